@@ -1,0 +1,20 @@
+"""What every error of this program has in common: one line for the operator, and an exit status.
+
+Errors live beside the code that raises them; this module holds only their root. Exit statuses are part of the
+public contract (`docs/exit-status.md`): 0 all granted, 2 bad input, 3 some wishes failed, and one per class below.
+"""
+
+from typing import ClassVar
+
+
+class DuccError(Exception):
+    """An outcome with a name. Its text is one line that names the item and says what to do."""
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False  # would the same call, later, perhaps succeed?
+
+
+class BadInput(DuccError):
+    """What a person wrote (a wishlist, a reference, an option) can't be used as it is."""
+
+    exit_code = 2
