@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 _MOUNTS = {mount.value: mount for mount in Mount}
 _MOUNT_BITS = Flags.NESTED_MOUNTPOINT | Flags.BIND_MOUNTPOINT | Flags.NESTED_ROOT
-_SELECT = f"SELECT rowid, {COLUMNS} FROM catalog"
+_SELECT = f"SELECT rowid, {COLUMNS} FROM catalog"  # noqa: S608 - two constants
 
 
 def _row(columns: tuple[Any, ...], chunks: tuple[Chunk, ...] = ()) -> Row:
@@ -129,11 +129,15 @@ class Catalog:
 
     def counters(self) -> tuple[Counters, Counters]:
         """What this catalog contains, and what all nested below it contain."""
-        found = {key.decode(): value for key, value in self._query("SELECT counter, value FROM statistics")}
-        own, below = ([found.get(f"{scope}_{name}") for name in Counters._fields] for scope in ("self", "subtree"))
-        if None in own or None in below:
-            raise BadCatalog(self._name, "counters are missing")
-        return Counters(*own), Counters(*below)
+        found = dict(self._query("SELECT counter, value FROM statistics"))
+        try:
+            own, below = (
+                Counters(*(found[f"{scope}_{name}".encode()] for name in Counters._fields))
+                for scope in ("self", "subtree")
+            )
+        except KeyError as missing:
+            raise BadCatalog(self._name, f"counter {missing} is missing") from None
+        return own, below
 
     def _mountpoints(self, table: str) -> dict[bytes, CatalogRef]:
         rows = self._query(f"SELECT path, sha1, size FROM {table}")  # noqa: S608 - one of two names above
