@@ -93,6 +93,7 @@ class _Region:
         pending = [_Waiting(self._path, key, self._root)]
         while pending:
             pending.extend(reversed(list(self._children(pending.pop()))))
+        self._count["nested"] = len(self._nested_refs)
         return entry
 
     def _children(self, parent: _Waiting) -> Iterator[_Waiting]:
@@ -172,7 +173,6 @@ class _Region:
 
     def _counters_below(self) -> Counters:
         """Sum up the catalogs nested here, starting from what the former catalog said of those that stayed."""
-        self._count["nested"] = len(self._nested_refs)
         now = {ref for _, ref in self._nested_refs}
         origin = self._root.origin
         total, before = (origin.subtree, origin.nested) if origin else (Counters(), frozenset())
