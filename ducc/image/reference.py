@@ -33,7 +33,7 @@ class MalformedReference(BadInput):
     """A text is not an image reference. What looks like a password or a query is left out of the message."""
 
     def __init__(self, text: str, reason: str) -> None:
-        super().__init__(f"{_without_secrets(text)}: {reason}")
+        super().__init__(f"{shown(text)}: {reason}")
 
 
 class NoRegistry(MalformedReference):
@@ -82,7 +82,7 @@ class Reference:
         if not slash:
             raise NoRegistry(text)
         if "@" in registry or path.count("@") > 1:
-            raise MalformedReference(text, "user name and password do not belong here: use the credential settings")
+            raise MalformedReference(text, "an @ may only stand before a digest; passwords go in the credentials")
         if "?" in rest or "#" in rest:
             raise MalformedReference(text, "? and # have no place in a reference")
         name, at, digest = path.partition("@")
@@ -132,6 +132,13 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def shown(text: str) -> str:
+    """*text*, whatever somebody wrote, fit for a message: one short line without passwords or queries."""
+    text = _SECRETS.sub(lambda match: f"{match['scheme'] or ''}***@", text[:1000])
+    text = text.partition("?")[0]
+    return (text if text.isprintable() else ascii(text)[1:-1])[:200] or "(empty)"
+
+
 def _registry_fault(registry: str) -> str | None:
     match = _REGISTRY.fullmatch(registry)
     if match is None:
@@ -162,9 +169,3 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _without_secrets(text: str) -> str:
-    shown = _SECRETS.sub(lambda match: f"{match['scheme'] or ''}***@", text[:1000])
-    shown = shown.partition("?")[0]
-    return (shown if shown.isprintable() else ascii(shown)[1:-1])[:200]
