@@ -1,0 +1,48 @@
+"""How objects are compressed. The bytes name the objects, so a repository chooses once, when it is made.
+
+Only compressors whose output does not depend on the processor are here: otherwise two publishers would store one
+file twice. ISA-L, the fastest of all, is not among them, but inflates.
+"""
+
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import deflate
+from isal import isal_zlib
+
+from ducc.errors import BadInput, DuccError
+
+Compress = Callable[[bytes | bytearray | memoryview], bytes | bytearray]
+
+COMPRESSORS: dict[str, Compress] = {
+    "libdeflate-1": partial(deflate.zlib_compress, compresslevel=1),
+    "libdeflate-6": partial(deflate.zlib_compress, compresslevel=6),
+    "zlib-6": partial(zlib.compress, level=6),
+}
+
+
+class BadObject(DuccError):
+    """An object's bytes, whose hash is right, are not a zlib stream of the length that a catalog gives."""
+
+    exit_code = 23
+
+
+def compressor(name: str) -> Compress:
+    """Return the compressor that a repository's settings name."""
+    try:
+        return COMPRESSORS[name]
+    except KeyError:
+        raise BadInput(f"compressor {name!r} is not known here; there are {', '.join(COMPRESSORS)}") from None
+
+
+def inflate(stored: bytes, size: int) -> bytes:
+    """Inflate an object to exactly *size* bytes, and never to more."""
+    try:
+        inflater = isal_zlib.decompressobj()
+        data = inflater.decompress(stored, size + 1)
+    except isal_zlib.IsalError as error:
+        raise BadObject(f"an object does not inflate: {error}") from error
+    if len(data) != size or (not inflater.eof and inflater.decompress(b"", 1)):
+        raise BadObject(f"an object inflates to another length than the {size} bytes that its catalog gives")
+    return bytes(data)

@@ -1,0 +1,60 @@
+"""What a layer says about the layers below it; published beside its tree, so that it can be grafted at any time."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNotes:
+    """Paths inside the layer's tree, each list sorted bytewise.
+
+    *implied*: directories that the layer has no entry for, only entries below; they keep what layers below say.
+    *whiteouts*: names hidden. *opaque*: directories that hide all that layers below put there.
+    *lower_links*: (path, target) of hard links to files of layers below; they are not in the layer's tree.
+    """
+
+    implied: tuple[bytes, ...] = ()
+    whiteouts: tuple[bytes, ...] = ()
+    opaque: tuple[bytes, ...] = ()
+    lower_links: tuple[tuple[bytes, bytes], ...] = ()
+
+    def hides_below(self, path: bytes) -> bool:
+        """Is there a whiteout below *path*, or an opaque directory at or below it?"""
+        return _any_below(self.whiteouts, path) or _any_below(self.opaque, path) or path in self.opaque
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the notes as JSON values; bytes that are not plain text are percent-encoded."""
+        return {
+            "implied_directories": [_text(path) for path in self.implied],
+            "whiteouts": [_text(path) for path in self.whiteouts],
+            "opaque_directories": [_text(path) for path in self.opaque],
+            "links_to_lower_layers": [[_text(path), _text(target)] for path, target in self.lower_links],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "LayerNotes":
+        return cls(
+            _paths(values["implied_directories"]),
+            _paths(values["whiteouts"]),
+            _paths(values["opaque_directories"]),
+            tuple(
+                (unquote_to_bytes(path), unquote_to_bytes(target)) for path, target in values["links_to_lower_layers"]
+            ),
+        )
+
+
+def _any_below(paths: Sequence[bytes], path: bytes) -> bool:
+    prefix = path + b"/"
+    at = bisect_left(paths, prefix)
+    return at < len(paths) and paths[at].startswith(prefix)
+
+
+def _text(path: bytes) -> str:
+    return quote_from_bytes(path, safe="/ !#$&'()*+,:;=?@[]^`{|}~<>\"\\")
+
+
+def _paths(values: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(unquote_to_bytes(value) for value in values)
