@@ -41,7 +41,7 @@ def inflate(stored: bytes, size: int) -> bytes:
     try:
         inflater = isal_zlib.decompressobj()
         data = inflater.decompress(stored, size + 1)
-    except isal_zlib.IsalError as error:
+    except isal_zlib.error as error:
         raise BadObject(f"an object does not inflate: {error}") from error
     if len(data) != size or (not inflater.eof and inflater.decompress(b"", 1)):
         raise BadObject(f"an object inflates to another length than the {size} bytes that its catalog gives")

@@ -43,11 +43,12 @@ def graft(layers: Sequence[Layer], catalogs: CatalogStore) -> tuple[Directory, l
 
     A completed tree is what overlayfs needs as that layer's directory: `complete` says what is added.
     """
-    image, completed = EMPTY_ROOT, []
+    image, completed = EMPTY_ROOT, list[Directory]()
     for layer in layers:
-        complete_root = complete(layer, image, catalogs)
-        image = _Merge(layer.notes, catalogs).run(image, complete_root)
-        completed.append(complete_root)
+        root = complete(layer, image, catalogs)
+        merge = _Merge(layer.notes, catalogs)
+        image = merge.over(b"", image, root) if completed else merge.opened(merge.alone(b"", root))
+        completed.append(root)
     return image, completed
 
 
@@ -62,13 +63,15 @@ def complete(layer: Layer, lower: Directory, catalogs: CatalogStore) -> Director
     editor = TreeEditor(layer.root, open_nested)
     for path in notes.implied:
         below = find(lower, path, open_nested)
-        if below is not None and below is not EMPTY_ROOT and not isinstance(below, Entry):
+        if isinstance(below, Directory | Nested):
             editor.set_entry(path, _with_attributes(_directory_at(editor, path), below.entry))
     for path in notes.whiteouts:
         if find(lower, path, open_nested) is None:
             editor.remove(path)
-    for number, (path, target) in enumerate(notes.lower_links):
-        _copy_up(editor, layer.name, path, target, lower, catalogs, group=-1 - number)
+    copy_up = _CopyUp(editor, lower, catalogs)
+    for path, target in notes.lower_links:
+        if not copy_up.link(path, target):
+            raise UnresolvableLink(layer.name, path, target)
     return editor.root
 
 
@@ -85,22 +88,33 @@ def _with_attributes(directory: Entry, other: Entry) -> Entry:
     return not_opaque(other)._replace(name=directory.name)
 
 
-def _copy_up(
-    editor: TreeEditor, layer: str, path: bytes, target: bytes, lower: Directory, catalogs: CatalogStore, group: int
-) -> None:
-    """Put a copy of the file at *target* at *path*; in one directory, with all names that share its inode."""
-    above, _, name = path.rpartition(b"/")
-    target_above, _, target_name = target.rpartition(b"/")
-    parent = _follow(lower, target_above, catalogs)
-    node = parent.children.get(target_name) if parent else None
-    if parent is None or not isinstance(node, Entry):
-        raise UnresolvableLink(layer, path, target)
-    if above != target_above:
-        editor.put(path, node._replace(name=name, link_group=0), EMPTY_ROOT.entry)
-        return
-    linked = [one for one in parent.children.values() if isinstance(one, Entry) and _share_inode(one, node)]
-    for one in [*linked, node._replace(name=name)]:
-        editor.put(above + b"/" + one.name, one._replace(link_group=group), EMPTY_ROOT.entry)
+class _CopyUp:
+    """Gives a layer its own copies of files below that it links to."""
+
+    def __init__(self, editor: TreeEditor, lower: Directory, catalogs: CatalogStore) -> None:
+        self._editor, self._lower, self._catalogs = editor, lower, catalogs
+        self._groups: dict[tuple[bytes, bytes], int] = {}  # (directory, least name below) → group in this layer
+
+    def link(self, path: bytes, target: bytes) -> bool:
+        """Put the file at *target* at *path*; in one directory, with all names that share its inode."""
+        above, _, name = path.rpartition(b"/")
+        target_above, _, target_name = target.rpartition(b"/")
+        parent = _follow(self._lower, target_above, self._catalogs)
+        node = parent.children.get(target_name) if parent else None
+        if parent is None or not isinstance(node, Entry):
+            return False
+        if above != target_above:
+            self._put(above, node._replace(name=name, link_group=0))
+            return True
+        linked = [one for one in parent.children.values() if isinstance(one, Entry) and _share_inode(one, node)]
+        least = min(one.name for one in linked)
+        group = self._groups.setdefault((above, least), -1 - len(self._groups))  # positive ones are the layer's own
+        for one in [*linked, node._replace(name=name)]:
+            self._put(above, one._replace(link_group=group))
+        return True
+
+    def _put(self, above: bytes, entry: Entry) -> None:
+        self._editor.put(above + b"/" + entry.name, entry, EMPTY_ROOT.entry)
 
 
 def _share_inode(one: Entry, other: Entry) -> bool:
@@ -136,43 +150,40 @@ class _Merge:
     def __init__(self, notes: LayerNotes, catalogs: CatalogStore) -> None:
         self._notes, self._open_nested = notes, catalogs.open_nested
 
-    def run(self, lower: Directory, upper: Directory) -> Directory:
-        return self._over(b"", lower, upper)
-
-    def _over(self, path: bytes, lower: Directory, upper: Directory) -> Directory:
+    def over(self, path: bytes, lower: Directory, upper: Directory) -> Directory:
         """*upper*'s directory over *lower*'s: attributes of the upper, names of both."""
         children = dict(lower.children)
         first_group = 1 + max((n.link_group for n in children.values() if isinstance(n, Entry)), default=0)
         for name, node in upper.children.items():
-            if not isinstance(node, Entry):
+            if isinstance(node, Directory | Nested):
                 children[name] = self._directory(path + b"/" + name, children.get(name), node)
-            elif node.is_whiteout:
+            elif isinstance(node, Entry) and node.is_whiteout:
                 children.pop(name, None)
-            else:
+            elif isinstance(node, Entry):
                 children[name] = _regrouped(node, first_group)
         return replace(lower, entry=not_opaque(upper.entry), children=children, nested=lower.nested or upper.nested)
 
-    def _directory(self, path: bytes, below: Node | None, node: Node) -> Node:
-        if isinstance(below, Directory | Nested) and not is_opaque(node.entry):  # type: ignore[union-attr]
+    def _directory(self, path: bytes, below: Node | None, node: Directory | Nested) -> Directory | Nested:
+        if isinstance(below, Directory | Nested) and not is_opaque(node.entry):
             if isinstance(node, Directory) and not node.children and _equal(node.entry, below.entry):
                 return below
-            return self._over(path, self._opened(below), self._opened(node))
-        return self._alone(path, node)
+            return self.over(path, self.opened(below), self.opened(node))
+        return self.alone(path, node)
 
-    def _alone(self, path: bytes, node: Node) -> Node:
+    def alone(self, path: bytes, node: Directory | Nested) -> Directory | Nested:
         """A directory that nothing lies below: all that speaks of lower layers goes."""
         if not self._notes.hides_below(path):
             return node
-        opened = self._opened(node)
+        opened = self.opened(node)
         children: dict[bytes, Node] = {}
         for name, child in opened.children.items():
-            if not isinstance(child, Entry):
-                children[name] = self._alone(path + b"/" + name, child)
-            elif not child.is_whiteout:
+            if isinstance(child, Directory | Nested):
+                children[name] = self.alone(path + b"/" + name, child)
+            elif isinstance(child, Entry) and not child.is_whiteout:
                 children[name] = child
         return replace(opened, entry=not_opaque(opened.entry), children=children)
 
-    def _opened(self, node: Node) -> Directory:
+    def opened(self, node: Node) -> Directory:
         directory = self._open_nested(node) if isinstance(node, Nested) else node
         assert isinstance(directory, Directory)
         return directory

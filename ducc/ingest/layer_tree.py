@@ -203,8 +203,8 @@ class _Finish:
         while pending:
             path, source, target = pending.pop()
             pending.extend(self._fill(path, source, target))
-        notes = LayerNotes(*(tuple(sorted(noted)) for noted in (self._implied, self._whiteouts, self._opaque)),
-                           tuple(sorted(self._lower_links)))  # fmt: skip
+        implied, whiteouts, opaque_ones = (tuple(sorted(n)) for n in (self._implied, self._whiteouts, self._opaque))
+        notes = LayerNotes(implied, whiteouts, opaque_ones, tuple(sorted(self._lower_links)))
         return tree, notes
 
     def _fill(
