@@ -134,9 +134,10 @@ def _overflow(entry: Entry) -> dict[str, bytes]:
     for key, number in (("uid", entry.uid), ("gid", entry.gid)):
         if number >= 8**7:
             records[key] = b"%d" % number
-    seconds, fraction = divmod(entry.mtime_ns, 10**9)
-    if fraction or not 0 <= seconds < 8**11:
-        records["mtime"] = b"%d.%09d" % (seconds, fraction)
+    seconds, fraction = divmod(abs(entry.mtime_ns), 10**9)
+    if fraction or entry.mtime_ns < 0 or seconds >= 8**11:
+        sign = b"-" if entry.mtime_ns < 0 else b""
+        records["mtime"] = b"%b%d.%09d" % (sign, seconds, fraction)
     return records
 
 
