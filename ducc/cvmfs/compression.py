@@ -38,11 +38,21 @@ def compressor(name: str) -> Compress:
 
 def inflate(stored: bytes, size: int) -> bytes:
     """Inflate an object to exactly *size* bytes, and never to more."""
+    data = inflate_at_most(stored, size)
+    if len(data) != size:
+        raise BadObject(f"an object inflates to {len(data)} bytes, its catalog says {size}")
+    return data
+
+
+def inflate_at_most(stored: bytes, limit: int) -> bytes:
+    """Inflate an object whose size nothing tells, if it has no more than *limit* bytes."""
+    inflater = isal_zlib.decompressobj()
     try:
-        inflater = isal_zlib.decompressobj()
-        data = inflater.decompress(stored, size + 1)
+        data = inflater.decompress(stored, limit + 1)
     except isal_zlib.error as error:
         raise BadObject(f"an object does not inflate: {error}") from error
-    if len(data) != size or (not inflater.eof and inflater.decompress(b"", 1)):
-        raise BadObject(f"an object inflates to another length than the {size} bytes that its catalog gives")
+    if len(data) > limit:
+        raise BadObject(f"an object inflates to more than {limit} bytes")
+    if not inflater.eof:
+        raise BadObject("an object ends before its compressed stream does")
     return bytes(data)
