@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from ducc.catalog.schema import COLUMNS, CatalogRef, Counters
-from ducc.cvmfs.entry import ROOT_KEY, Chunk, Entry, Flags, PathKey, compression_of, path_key
+from ducc.cvmfs.entry import ROOT_KEY, ZLIB, Chunk, Entry, Flags, PathKey, compression_of, path_key
 from ducc.cvmfs.objectname import parse_hash
 from ducc.errors import DuccError
 
@@ -46,7 +47,9 @@ class Row(NamedTuple):
 
 
 _MOUNTS = {mount.value: mount for mount in Mount}
-_MOUNT_BITS = Flags.NESTED_MOUNTPOINT | Flags.BIND_MOUNTPOINT | Flags.NESTED_ROOT
+_MOUNT_BITS = int(Flags.NESTED_MOUNTPOINT | Flags.BIND_MOUNTPOINT | Flags.NESTED_ROOT)
+# Plain numbers: an operation on an IntFlag takes as long as all the rest of reading a row.
+_CHUNKED, _HIDDEN, _COMPRESSION = int(Flags.CHUNKED), int(Flags.HIDDEN), int(Flags.COMPRESSION)
 _SELECT = f"SELECT rowid, {COLUMNS} FROM catalog"  # noqa: S608 - two constants
 
 
@@ -55,7 +58,8 @@ def _row(columns: tuple[Any, ...], chunks: tuple[Chunk, ...] = ()) -> Row:
     (name, symlink, uid, gid, xattrs) = columns[12:]
     entry = Entry(
         name, mode, uid, gid, size, mtime, mtime_ns or 0, symlink, digest, chunks, xattrs or b"",
-        hardlinks & 0xFFFFFFFF, hardlinks >> 32, compression_of(flags), bool(flags & Flags.HIDDEN),
+        hardlinks & 0xFFFFFFFF, hardlinks >> 32,
+        compression_of(flags) if flags & _COMPRESSION else ZLIB, bool(flags & _HIDDEN),
     )  # fmt: skip
     mount = _MOUNTS.get(flags & _MOUNT_BITS)
     if mount is None:
@@ -83,7 +87,10 @@ class Catalog:
     @classmethod
     def from_file(cls, name: str, path: Path) -> "Catalog":
         """Open a catalog that lies uncompressed in *path*, which must not change any more."""
-        return cls(name, sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False))
+        location = quote(str(path))
+        database = sqlite3.connect(f"file:{location}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        database.execute("PRAGMA mmap_size = 1073741824")  # read from the page cache; SQLite's own stays empty
+        return cls(name, database)
 
     def close(self) -> None:
         self._database.close()
@@ -100,6 +107,11 @@ class Catalog:
             return self._with_chunks(columns)
         return None
 
+    def row_by_id(self, rowid: int) -> Row | None:
+        for columns in self._query(f"{_SELECT} WHERE rowid = ?", (rowid,)):
+            return self._with_chunks(columns)
+        return None
+
     def root(self) -> Row:
         """The row at which this catalog is mounted."""
         row = self.row(self.prefix)
@@ -112,6 +124,31 @@ class Catalog:
         rows = self._query(f"{_SELECT} WHERE parent_1 = ? AND parent_2 = ? ORDER BY name", key)
         own_root = path_key(self.prefix) if self.prefix else ROOT_KEY
         return [self._with_chunks(columns) for columns in rows if columns[1:3] != own_root]
+
+    def page(self, key: PathKey, after: int, limit: int) -> list[Row]:
+        """The next *limit* rows, hidden ones too, whose parent has *key*; by rowid, the first beyond *after*.
+
+        For listings: the chunks of big files are left out.
+        """
+        where = "WHERE parent_1 = ? AND parent_2 = ? AND rowid > ? ORDER BY rowid LIMIT ?"
+        return [_row(columns) for columns in self._query(f"{_SELECT} {where}", (*key, after, limit))]
+
+    def name_and_parent(self, key: PathKey) -> tuple[bytes, PathKey] | None:
+        """One step on the way from a row up to the root."""
+        for name, *parent in self._query(
+            "SELECT name, parent_1, parent_2 FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?", key
+        ):
+            return name, (parent[0], parent[1])
+        return None
+
+    def first_of_link_group(self, row: Row) -> int:
+        """The rowid that stands for all names which share an inode with *row*."""
+        sql = "SELECT min(rowid) FROM catalog WHERE parent_1 = ? AND parent_2 = ? AND hardlinks = ?"
+        hardlinks = row.entry.link_group << 32 | row.entry.linkcount
+        return int(self._query(sql, (*row.parent, hardlinks))[0][0])
+
+    def last_rowid(self) -> int:
+        return int(self._query("SELECT coalesce(max(rowid), 0) FROM catalog")[0][0])
 
     def rows(self) -> Iterator[Row]:
         """Every row, in the order written."""
@@ -127,6 +164,12 @@ class Catalog:
         """Where trees are mounted, by path."""
         return self._mountpoints("bind_mountpoints")
 
+    def mounted_at(self, path: bytes, mount: Mount) -> CatalogRef | None:
+        """Which catalog continues at *path*, where a row says that one does."""
+        table = "bind_mountpoints" if mount is Mount.BIND else "nested_catalogs"
+        sql = f"SELECT path, sha1, size FROM {table} WHERE path = CAST(? AS TEXT)"  # noqa: S608 - one of two names
+        return next(iter(self._refs(self._query(sql, (path,))).values()), None)
+
     def counters(self) -> tuple[Counters, Counters]:
         """What this catalog contains, and what all nested below it contain."""
         found = dict(self._query("SELECT counter, value FROM statistics"))
@@ -140,11 +183,13 @@ class Catalog:
         return own, below
 
     def _mountpoints(self, table: str) -> dict[bytes, CatalogRef]:
-        rows = self._query(f"SELECT path, sha1, size FROM {table}")  # noqa: S608 - one of two names above
+        return self._refs(self._query(f"SELECT path, sha1, size FROM {table}"))  # noqa: S608 - one of two names above
+
+    def _refs(self, rows: list[tuple[Any, ...]]) -> dict[bytes, CatalogRef]:
         return {path: CatalogRef(parse_hash(digest.decode("latin-1")), size) for path, digest, size in rows}
 
     def _with_chunks(self, columns: tuple[Any, ...]) -> Row:
-        if columns[11] & Flags.CHUNKED:
+        if columns[11] & _CHUNKED:
             where = "SELECT offset, size, hash FROM chunks WHERE md5path_1 = ? AND md5path_2 = ? ORDER BY offset"
             return _row(columns, tuple(Chunk(*chunk) for chunk in self._query(where, columns[1:3])))
         return _row(columns)
