@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
+from ducc.cvmfs.compression import Compress
 from ducc.cvmfs.entry import Chunk
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.ingest.chunk import MIN_BYTES, chunks
-from ducc.cvmfs.compression import Compress
 from ducc.ingest.index import ContentIndex
 from ducc.storage.base import ObjectStore
 

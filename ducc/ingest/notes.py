@@ -1,7 +1,7 @@
 """What a layer says about the layers below it; published beside its tree, so that it can be grafted at any time."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -35,7 +35,7 @@ class LayerNotes:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "LayerNotes":
+    def from_json(cls, values: Mapping[str, Any]) -> "LayerNotes":
         return cls(
             _paths(values["implied_directories"]),
             _paths(values["whiteouts"]),
