@@ -1,0 +1,383 @@
+"""HTTP from here to servers that may lie, stall or vanish.
+
+Every request has a time-out for each phase, a bounded answer, and a bounded number of tries with jittered pauses that
+honour `Retry-After`. Redirects are followed here, not by the library: another origin never sees `Authorization`, https
+never falls back to http. Bytes come as the server sent them: no content coding is asked for or undone. Errors and logs
+name URLs without user, password and query. Certificates and proxies are the environment's, `.netrc` is not read.
+
+One `Transport` may be used by many threads; an answer belongs to one thread at a time.
+"""
+
+import email.utils
+import http
+import itertools
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import requests
+import urllib3
+
+from ducc import __version__
+from ducc.errors import DuccError
+
+log = logging.getLogger(__name__)
+
+USER_AGENT = f"ducc/{__version__}"
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 30.0
+ATTEMPTS = 5
+MAX_REDIRECTS = 10
+LONGEST_PAUSE_SECONDS = 60.0  # also the most that a Retry-After is believed
+SLOWEST_BYTES_PER_SECOND = 1024  # a server slower than this for the idle time counts as silent
+READ_SIZE = 1024 * 1024
+
+_FIRST_PAUSE_SECONDS = 0.5
+_DISCARDED_BODY = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+Answer = TypeVar("Answer")
+Origin = tuple[str, str, int | None]
+
+
+class Unreachable(DuccError):
+    """The server could not be asked, or did not answer to the end."""
+
+    exit_code = 50
+    retryable = True
+
+
+class Untrusted(DuccError):
+    """The server could not prove by a certificate that it is the one named."""
+
+    exit_code = 51
+
+
+class HttpStatus(DuccError):
+    """The server answered, and not with what was asked for."""
+
+    exit_code = 52
+
+    def __init__(self, url: str, status: int, detail: str = "") -> None:
+        super().__init__(f"{redacted(url)}: the server answers {status} {_phrase(status)}{detail}")
+        self.status = status
+
+
+class TemporaryStatus(HttpStatus):
+    """The server is busy or broken for now."""
+
+    retryable = True
+
+    def __init__(self, url: str, status: int, retry_after_seconds: float | None) -> None:
+        super().__init__(url, status, "; try again later")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RefusedAnswer(DuccError):
+    """The server's answer breaks a rule that keeps us safe: where it redirects to, how long or in what coding it is."""
+
+    exit_code = 53
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that has arrived as a whole. *url* is where it came from in the end."""
+
+    status: int
+    headers: Mapping[str, str]
+    url: str
+    body: bytes
+
+
+class Body:
+    """An answer whose bytes are still on their way. Close it, or the connection is lost to others."""
+
+    def __init__(self, response: requests.Response, url: str, idle_seconds: float, clock: Callable[[], float]) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+        self._response = response
+        self._idle_seconds, self._clock = idle_seconds, clock
+        self._waited_seconds, self._arrived_bytes = 0.0, 0  # since the pace was last looked at
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the server announces, if it does."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+    def read1(self, size: int = READ_SIZE) -> bytes:
+        """The next bytes, as soon as there are some, at most *size*; none at the end.
+
+        Raises `Unreachable` when the connection breaks, or stays slower than the slowest pace allowed.
+        """
+        started = self._clock()
+        try:
+            data: bytes = self._response.raw.read1(size, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{redacted(self.url)}: {_reason(error)}") from error
+        self._watch_pace(self._clock() - started, len(data))
+        return data
+
+    def close(self) -> None:
+        self._response.close()
+
+    def discard(self) -> None:
+        """Close, and keep the connection for the next request if little is left to read."""
+        if self.length is not None and self.length <= _DISCARDED_BODY:
+            try:
+                while self.read1():
+                    pass
+            except Unreachable:
+                log.debug("connection lost while discarding: url=%s", redacted(self.url))
+        self.close()
+
+    def _watch_pace(self, seconds: float, size: int) -> None:
+        """Only the time spent waiting counts: a slow reader is not a slow server."""
+        self._waited_seconds += seconds
+        self._arrived_bytes += size
+        if self._waited_seconds < self._idle_seconds:
+            return
+        if self._arrived_bytes < self._waited_seconds * SLOWEST_BYTES_PER_SECOND:
+            raise Unreachable(f"{redacted(self.url)}: slower than {SLOWEST_BYTES_PER_SECOND} bytes a second")
+        self._waited_seconds, self._arrived_bytes = 0.0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Transport:
+    """Sends requests that have no body. The clocks and the dice are arguments, so that tests need not wait."""
+
+    def __init__(
+        self,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        attempts: int = ATTEMPTS,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeouts = (connect_seconds, idle_seconds)
+        self._attempts = attempts
+        self._sleep, self._chance, self._now, self._clock = sleep, chance, now, clock
+        self._local = threading.local()
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        limit: int,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        accept: Container[int] = (200,),
+    ) -> Reply:
+        """Ask for an answer of at most *limit* bytes and return it whole, whichever of the statuses *accept* it has.
+
+        Raises `Unreachable`, `Untrusted`, `HttpStatus` or `RefusedAnswer`.
+        """
+
+        def once() -> Reply:
+            with self._follow(method, url, dict(headers or {}), accept) as body:
+                return Reply(body.status, body.headers, body.url, _read_bounded(body, limit))
+
+        return self._persistently(once)
+
+    def open(self, url: str, *, headers: Mapping[str, str] | None = None, accept: Container[int] = (200,)) -> Body:
+        """Ask for an answer and return it as soon as its head has arrived. Raises as `fetch` does."""
+        return self._persistently(lambda: self._follow("GET", url, dict(headers or {}), accept))
+
+    def pause(self, attempt: int, at_least_seconds: float = 0.0) -> None:
+        """Wait before the next try: longer after each *attempt* (from 1), and not at the pace of all the others."""
+        longest = min(LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        at_least = min(at_least_seconds, LONGEST_PAUSE_SECONDS)
+        self._sleep(at_least + self._chance() * longest)
+
+    def _persistently(self, once: Callable[[], Answer]) -> Answer:
+        for attempt in itertools.count(1):
+            try:
+                return once()
+            except (Unreachable, TemporaryStatus) as error:
+                if attempt >= self._attempts:
+                    raise
+                log.info("trying again: attempt=%d error=%s", attempt, error)
+                self.pause(attempt, getattr(error, "retry_after_seconds", None) or 0.0)
+        raise AssertionError("unreachable")
+
+    def _follow(self, method: str, url: str, headers: dict[str, str], accept: Container[int]) -> Body:
+        """Send one request and those that redirects ask for."""
+        for _ in range(MAX_REDIRECTS + 1):
+            body = self._send(method, url, headers)
+            location = body.headers.get("Location")
+            if body.status not in _REDIRECTS or location is None:
+                return self._accepted(body, accept)
+            body.discard()
+            target = _redirect_target(url, location)
+            if origin(target) != origin(url):
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            url = target
+        raise RefusedAnswer(f"{redacted(url)}: more than {MAX_REDIRECTS} redirects")
+
+    def _accepted(self, body: Body, accept: Container[int]) -> Body:
+        coding = body.headers.get("Content-Encoding", "identity").strip().lower()
+        if body.status in accept and coding in ("", "identity"):
+            return body
+        body.discard()
+        if body.status in accept:
+            raise RefusedAnswer(f"{redacted(body.url)}: sent in a content coding that was not asked for")
+        if body.status in _TEMPORARY:
+            seconds = retry_after_seconds(body.headers.get("Retry-After", ""), self._now())
+            raise TemporaryStatus(body.url, body.status, seconds)
+        raise HttpStatus(body.url, body.status)
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Body:
+        try:
+            response = self._session().request(
+                method,
+                url,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+                timeout=self._timeouts,
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.exceptions.SSLError as error:
+            if any("certificate" in str(cause).lower() for cause in _causes(error)):
+                reason = "its certificate is not valid for it, or not signed by an authority known here"
+                raise Untrusted(f"{redacted(url)}: {reason}") from error
+            raise Unreachable(f"{redacted(url)}: no TLS connection") from error
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, ValueError):
+                raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from error
+            raise Unreachable(f"{redacted(url)}: {_reason(error)}") from error
+        return Body(response, url, self._timeouts[1], self._clock)
+
+    def _session(self) -> requests.Session:
+        """This thread's own session; a forked process does not share its parent's connections."""
+        if getattr(self._local, "process", None) != os.getpid():
+            self._local.session, self._local.process = _new_session(), os.getpid()
+        session: requests.Session = self._local.session
+        return session
+
+
+def origin(url: str) -> Origin:
+    """Scheme, host and port: what must stay the same for a secret to be sent again."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+def redacted(url: str) -> str:
+    """The URL without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return ascii(f"{parts.scheme}://{place}{parts.path}")[1:-1][:300]
+
+
+def retry_after_seconds(text: str, now: float) -> float | None:
+    """What a `Retry-After` asks for, as seconds from *now*; None when it is absent, absurd or in the past."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12]) or None
+    try:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return moment - now if moment > now else None
+
+
+def _new_session() -> requests.Session:
+    session = requests.Session()
+    session.auth = _no_authentication  # else requests looks into .netrc
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return session
+
+
+def _no_authentication(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _read_bounded(body: Body, limit: int) -> bytes:
+    parts, size = [], 0
+    while data := body.read1(min(READ_SIZE, limit + 1 - size)):
+        parts.append(data)
+        size += len(data)
+        if size > limit:
+            raise RefusedAnswer(f"{redacted(body.url)}: longer than {limit} bytes")
+    return b"".join(parts)
+
+
+def _redirect_target(url: str, location: str) -> str:
+    """Where a redirect leads, if it may be followed."""
+    if not (location.isascii() and location.isprintable()):
+        raise RefusedAnswer(f"{redacted(url)}: redirects to a malformed URL")
+    target = urljoin(url, location.strip()).partition("#")[0]
+    parts = _split(url, target)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise RefusedAnswer(f"{redacted(url)}: redirects to something that is not http or https")
+    if parts.username is not None or parts.password is not None:
+        raise RefusedAnswer(f"{redacted(url)}: redirects to a URL with a user name")
+    if url.startswith("https:") and parts.scheme != "https":
+        raise RefusedAnswer(f"{redacted(url)}: redirects from https to http")
+    return target
+
+
+def _split(url: str, target: str) -> SplitResult:
+    try:
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError as error:
+        raise RefusedAnswer(f"{redacted(url)}: redirects to a malformed URL") from error
+    return parts
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """*error* and what is behind it; the libraries keep causes in three places."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = (*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__)
+        waiting += [one for one in inner if isinstance(one, BaseException)]
+
+
+def _reason(error: BaseException) -> str:
+    """Why it failed, in words that hold no URL."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, (socket.gaierror, urllib3.exceptions.NameResolutionError)):
+            return "the host name is not known"
+        if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
+            return "no connection in time"
+        if isinstance(cause, (urllib3.exceptions.ReadTimeoutError, requests.ReadTimeout, TimeoutError)):
+            return "silent for too long"
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return cause.strerror.lower()
+    return "the connection broke"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"({http.HTTPStatus(status).phrase.lower()})"
+    except ValueError:
+        return "(no known status)"
