@@ -26,7 +26,7 @@ CREATE TABLE recycle_bin (hash TEXT, flags INTEGER, CONSTRAINT pk_hash PRIMARY K
 class BadHistory(DuccError):
     """A tag database does not hold what it must hold."""
 
-    exit_code = 25
+    exit_code = 62
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the tag database can't be used: {reason}")

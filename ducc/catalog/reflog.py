@@ -22,7 +22,7 @@ CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER, CONSTRAINT pk_ref
 class BadReflog(DuccError):
     """A reflog does not hold what it must hold."""
 
-    exit_code = 26
+    exit_code = 63
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the reflog can't be used: {reason}")

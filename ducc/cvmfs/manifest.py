@@ -17,7 +17,7 @@ DEFAULT_TTL_SECONDS = 240
 class BadManifest(DuccError):
     """A manifest can't be believed; whoever has an older one that could be stays with it."""
 
-    exit_code = 23
+    exit_code = 60
 
 
 class ManifestMalformed(BadManifest):

@@ -27,7 +27,7 @@ _FINGERPRINT = re.compile("(?:[0-9A-F]{40})(?:-RMD160|-SHAKE128)?")
 class BadWhitelist(DuccError):
     """A whitelist does not allow what was signed in its name."""
 
-    exit_code = 24
+    exit_code = 61
 
 
 class WhitelistMalformed(BadWhitelist):
