@@ -60,7 +60,7 @@ class KeysExist(BadInput):
 
 
 @dataclass(frozen=True, slots=True)
-class PublisherKeys:
+class SigningKeys:
     """What signs manifests. *certificate_pem* is what gets published, byte for byte."""
 
     fqrn: str
@@ -94,7 +94,7 @@ class KeyDirectory:
             if path.is_symlink() or path.exists():
                 raise KeysExist(path)
 
-    def save(self, keys: PublisherKeys, master: RSAPrivateKey) -> None:
+    def save(self, keys: SigningKeys, master: RSAPrivateKey) -> None:
         """Make all four files, durably; raise `KeysExist` and leave nothing new if there is one of them."""
         self.require_none()
         _make_directory(self._directory)
@@ -105,13 +105,13 @@ class KeyDirectory:
             self.certificate: (keys.certificate_pem, 0o444),
         })  # fmt: skip
 
-    def load(self) -> PublisherKeys:
+    def load(self) -> SigningKeys:
         """Read what publishing needs; the master key is not among it."""
         repository_key = _load_private(self.repository_key)
         certificate_pem = _read(self.certificate)
         if load_certificate(certificate_pem).public_key() != repository_key.public_key():
             raise BadKeys(f"{self.certificate}: is not the certificate of {self.repository_key}")
-        return PublisherKeys(self.fqrn, repository_key, certificate_pem, self.load_master_public_key())
+        return SigningKeys(self.fqrn, repository_key, certificate_pem, self.load_master_public_key())
 
     def load_master_key(self) -> RSAPrivateKey:
         return _load_private(self.master_key)
@@ -120,14 +120,14 @@ class KeyDirectory:
         return load_master_public_key(_read(self.public_key))
 
 
-def generate_keys(fqrn: str, now: datetime) -> tuple[PublisherKeys, RSAPrivateKey]:
+def generate_keys(fqrn: str, now: datetime) -> tuple[SigningKeys, RSAPrivateKey]:
     """New keys of a publisher and a new master key, in memory only."""
     master, repository = (generate_private_key(65537, KEY_BITS) for _ in range(2))
     certificate_pem = _certificate(fqrn, repository, now).public_bytes(Encoding.PEM)
-    return PublisherKeys(fqrn, repository, certificate_pem, master.public_key()), master
+    return SigningKeys(fqrn, repository, certificate_pem, master.public_key()), master
 
 
-def sign_whitelist(keys: PublisherKeys, master: RSAPrivateKey, now: datetime, days: int = WHITELIST_DAYS) -> bytes:
+def sign_whitelist(keys: SigningKeys, master: RSAPrivateKey, now: datetime, days: int = WHITELIST_DAYS) -> bytes:
     """A whitelist file that allows the certificate of *keys*, and no other, for *days* from *now*."""
     if master.public_key() != keys.master_public_key:
         raise BadKeys(f"the master key of {keys.fqrn} and its public key do not belong together")
