@@ -1,0 +1,1 @@
+"""The command `ducc`: one module for each of its sub-commands, found by name."""
