@@ -20,14 +20,14 @@ from ducc.layer.entries import Kind, LayerReader, Member
 from ducc.storage.base import ObjectStore
 
 PIECE_BYTES = 1 << 20
-TREE_POLICY = SplitPolicy()
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTree:
     """A layer as it was ingested: *ref* is its tree, before anything is known of the layers below it.
 
-    *content_size* is the sum of its files' sizes; *dropped* counts what was left out, by reason.
+    *content_size* is the sum of its files' sizes, *tar_size* the bytes of the uncompressed archive; *dropped* counts
+    what was left out, by reason.
     """
 
     digest: Digest
@@ -36,6 +36,7 @@ class LayerTree:
     notes: LayerNotes
     counters: Counters
     content_size: int
+    tar_size: int
     dropped: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class LayerTree:
             "root_hash": str(self.ref),
             "root_size": self.ref.size,
             "content_size": self.content_size,
+            "tar_size": self.tar_size,
             "counters": self.counters._asdict(),
             "dropped": dict(self.dropped),
             **self.notes.to_json(),
@@ -60,6 +62,7 @@ class LayerTree:
             LayerNotes.from_json(values),
             Counters(**values["counters"]),
             values["content_size"],
+            values["tar_size"],
             values["dropped"],
         )
 
@@ -73,6 +76,7 @@ class Ingest:
     compress: Compress
     index: ContentIndex
     workers: Executor
+    policy: SplitPolicy
 
     def layer(self, reader: LayerReader, digest: Digest, diff_id: Digest) -> LayerTree:
         """Ingest one layer. When this returns, all was verified, and everything the tree refers to was put."""
@@ -84,16 +88,11 @@ class Ingest:
         finally:
             contents.finish()
         root, notes = builder.finish()
-        written = write_tree(root, self.catalogs, TREE_POLICY)
+        written = write_tree(root, self.catalogs, self.policy)
         return LayerTree(
-            digest,
-            diff_id,
-            written.ref,
-            notes,
-            written.counters,
-            reader.content_size,
-            dict(sorted(reader.dropped.items())),
-        )
+            digest, diff_id, written.ref, notes, written.counters,
+            reader.content_size, reader.tar_size, dict(sorted(reader.dropped.items())),
+        )  # fmt: skip
 
 
 def _store_content(member: Member, reader: LayerReader, contents: ContentWriter) -> Content | None:
