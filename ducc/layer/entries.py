@@ -6,7 +6,7 @@ of hard links) is decided by who has all of them.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from os import makedev
 from typing import NamedTuple
@@ -115,6 +115,11 @@ class LayerReader:
         except (MalformedArchive, UnreadableCompression) as error:
             raise self._cause(error) from error.__cause__
 
+    @property
+    def tar_size(self) -> int:
+        """Bytes of the uncompressed archive so far."""
+        return self._stream.received
+
     def content(self) -> bytes:
         """All of the current file's content: ask only if its size is small enough for memory."""
         try:
@@ -185,7 +190,7 @@ class LayerReader:
             raise LayerTooLarge(f"{self.layer}: its files are larger than {self._max_size} bytes together")
         return size
 
-    def _attributes(self, records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    def _attributes(self, records: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """The extended attributes that are published, out of all that pax *records* hold."""
         found = [(key[len(_ATTRIBUTE) :], value) for key, value in records.items() if key.startswith(_ATTRIBUTE)]
         self._drop_unread(records)
@@ -196,7 +201,7 @@ class LayerReader:
             self.dropped[f"xattr beyond the first {STORED_ATTRIBUTES}"] += len(kept) - STORED_ATTRIBUTES
         return tuple(kept[:STORED_ATTRIBUTES])
 
-    def _drop_unread(self, records: dict[bytes, bytes]) -> None:
+    def _drop_unread(self, records: Mapping[bytes, bytes]) -> None:
         """Where an attribute stands only in the form of libarchive: Go's reader, hence every runtime, ignores it."""
         for key in records:
             if key.startswith(_LIBARCHIVE_ATTRIBUTE):
