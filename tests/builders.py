@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urljoin
 
 import requests
@@ -222,6 +223,7 @@ class Image:
     settings: Json = field(default_factory=dict)
     platform: Mapping[str, str] = field(default_factory=lambda: {"os": "linux", "architecture": "amd64"})
     flavour: str = "oci"
+    parts: ClassVar[tuple[()]] = ()
 
     @property
     def media_type(self) -> str:
@@ -245,10 +247,6 @@ class Image:
     def blobs(self) -> list[bytes]:
         return [self.config, *(layer.blob for layer in self.layers)]
 
-    @property
-    def parts(self) -> "list[Image | Attestation]":
-        return []
-
 
 @dataclass(frozen=True)
 class Attestation:
@@ -258,6 +256,7 @@ class Attestation:
     statement: bytes = b'{"_type":"https://in-toto.io/Statement/v0.1"}'
     media_type: str = MANIFEST_TYPES["oci"]
     platform: Mapping[str, str] = field(default_factory=lambda: {"os": "unknown", "architecture": "unknown"})
+    parts: ClassVar[tuple[()]] = ()
 
     @property
     def blobs(self) -> list[bytes]:

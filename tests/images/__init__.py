@@ -12,6 +12,7 @@ The first four stand in one OCI layout in the project's cache directory, a tag e
 recipe (the module of their name) or one below it changes. `python -m tests.images build` builds them by hand.
 """
 
+from tests.images.oracle import expected_tree
 from tests.images.small import VARIANTS, write_small
 from tests.images.workshop import RECIPES, Built
 from tests.images.workshop import build as build_recipe
@@ -26,4 +27,4 @@ def build(name: str) -> Built:
     return build_recipe(name) if name in RECIPES else write_small(name)
 
 
-__all__ = ["Built", "build", "names"]
+__all__ = ["Built", "build", "expected_tree", "names"]

@@ -72,7 +72,7 @@ def odd_attributes() -> Iterator[Entry]:
     here = TOP + b"attributes/"
     yield directory(here, xattrs={"user.on.directory": b"yes"})
     yield file(here + b"capable", b"#!/bin/sh\n", mode=0o755, xattrs={"security.capability": capability(1 << 13)})
-    yield file(here + b"binary", b"x", xattrs={"user.binary": bytes(range(256)), "user.empty": b""})
+    yield file(here + b"binary", b"x", xattrs={"user.binary": bytes(range(256))})
     yield file(here + b"many", b"x", xattrs={f"user.number.{n}": b"%d" % n for n in range(20)})
     yield file(here + b"named", b"x", xattrs={"user.ümläut": "grün".encode()})
     yield file(here + b"long", b"x", xattrs={"user.long": b"0123456789" * 100})

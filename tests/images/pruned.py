@@ -35,21 +35,23 @@ def prune_system(root: Path) -> None:
     for path in (root / "etc").rglob("*"):
         os.utime(path, (10**9, 10**9), follow_symlinks=False)
     shutil.rmtree(root / "usr" / "lib" / "gcc")
-    (root / "usr" / "lib" / "gcc").symlink_to("/nowhere")
 
 
 def prune_sample(here: Path) -> None:
+    """No directory becomes a symlink here: umoci would whiteout through it what is not meant.
+
+    Where a directory becomes a file it writes whiteouts below that file; every reader has to bear them.
+    """
     for name in ("deleted", "becomes-directory", "becomes-symlink", "pair-two"):
         (here / name).unlink()
     for name in ("symlink-becomes-directory", "symlink-becomes-file"):
         (here / name).unlink()
-    for name in ("deleted", "becomes-file", "becomes-symlink", "remade", "opaque"):
+    for name in ("deleted", "becomes-file", "remade", "opaque"):
         shutil.rmtree(here / f"directory-{name}")
     (here / "replaced").write_bytes(b"new content, and longer")
     (here / "becomes-symlink").symlink_to("kept")
     (here / "symlink-becomes-file").write_bytes(b"a file now")
     (here / "directory-becomes-file").write_bytes(b"a file now")
-    (here / "directory-becomes-symlink").symlink_to("directory-kept")
     for name in ("becomes-directory", "symlink-becomes-directory", "directory-remade", "directory-opaque"):
         (here / name).mkdir()
         (here / name / "new").write_bytes(b"new")
@@ -103,5 +105,6 @@ def brought_back() -> Iterator[Entry]:
     yield directory(here + b"directory-deleted", mode=0o711)
     yield file(here + b"directory-deleted/back", b"back, alone")
     yield file(here + b"kept", b"replaced; the links of the layer below keep the old content")
+    yield symlink("usr/lib/gcc", "/nowhere")
     yield directory("usr/share/doc")
     yield file("usr/share/doc/README", b"back, alone")

@@ -58,18 +58,22 @@ def write_small(name: str) -> BuiltSmall:
     return BuiltSmall(name, layout, "small", 3, 34, 0, time.monotonic() - started, image)
 
 
+@cache
 def small() -> Image:
     return _image(("gzip", "gzip", "gzip"))
 
 
+@cache
 def small_docker() -> Image:
     return _image(("gzip", "gzip", "gzip"), flavour="docker")
 
 
+@cache
 def small_mixed() -> Image:
     return _image(("gzip", "zstd", "none"))
 
 
+@cache
 def small_index() -> Index:
     """The image wanted stands last but one, behind an attestation and another platform."""
     foreign = Image([Layer.of(file("only-on-arm"))], platform={"os": "linux", "architecture": "arm64", "variant": "v8"})
