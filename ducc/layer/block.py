@@ -5,16 +5,19 @@ half; the second half holds a prefix of the name in ustar and star, other things
 """
 
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from zlib import adler32
 
 BLOCK_SIZE = 512
 ZERO_BLOCK = bytes(BLOCK_SIZE)
+NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
 
 _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 8s 64x 8s 8s 167s")
+_NO_REST = bytes(167)
 _CHECKSUM = slice(148, 156)
-_HIGH_BYTES = bytes(range(0x80, 0x100))
 _LOW_BYTES = bytes(range(0x80))
 _BIGGEST = 2**63 - 1
 
@@ -38,11 +41,11 @@ class Header:
     size: int
     mtime: int
     link: bytes
+    records: Mapping[bytes, bytes]
     major: int = 0
     minor: int = 0
     mtime_ns: int = 0
     gnu: bool = False
-    records: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def parse_block(block: bytes) -> Header:
@@ -51,13 +54,13 @@ def parse_block(block: bytes) -> Header:
     if not _checksum_holds(block, checksum):
         raise Refusal("the header's checksum is wrong")
     header = Header(
-        text(name), flag, small_number(mode), small_number(uid), small_number(gid),
-        number(size), number(mtime), text(link),
+        text(name), flag, cached_number(mode), cached_number(uid), cached_number(gid),
+        number(size), cached_number(mtime), text(link), NO_RECORDS,
     )  # fmt: skip
     if magic[:6] == b"ustar\0" or magic == b"ustar  \0":
-        header.major, header.minor = small_number(major), small_number(minor)
+        header.major, header.minor = cached_number(major), cached_number(minor)
         header.gnu = magic[5:6] == b" "
-        if prefix := _prefix(header.gnu, rest):
+        if rest != _NO_REST and (prefix := _prefix(header.gnu, rest)):
             header.name = prefix + b"/" + header.name
     return header
 
@@ -76,11 +79,13 @@ def text(name: bytes) -> bytes:
 
 def number(digits: bytes) -> int:
     """Octal digits between spaces and NULs, or, marked by the highest bit, big-endian two's complement."""
-    if digits[0] & 0x80:
-        return _binary_number(digits)
-    octal = text(digits.strip(b" \0"))
-    if not octal:
-        return 0
+    octal = digits.strip(b" \0")
+    if not octal.isdigit():
+        if digits[0] & 0x80:
+            return _binary_number(digits)
+        octal = text(octal)
+        if not octal:
+            return 0
     try:
         if octal.isdigit():
             return int(octal, 8)
@@ -89,7 +94,7 @@ def number(digits: bytes) -> int:
     raise Refusal(f"{_shown(digits)} is not an octal number")
 
 
-small_number = lru_cache(4096)(number)  # modes, owners and devices repeat from member to member
+cached_number = lru_cache(4096)(number)  # modes, owners, times and devices repeat from member to member
 
 
 def _binary_number(digits: bytes) -> int:
@@ -125,21 +130,22 @@ def _misplaced_prefix(rest: bytes) -> bytes:
 
 
 def _checksum_holds(block: bytes, checksum: bytes) -> bool:
-    """The sum of all bytes, those of the checksum counted as spaces; some old writers summed signed bytes."""
+    """The sum of all bytes, those of the checksum counted as spaces; some old writers summed signed bytes.
+
+    The low half of Adler-32 is the sum of bytes plus one. It is exact up to 256 bytes, and far faster than `sum`.
+    """
     try:
-        claimed = number(checksum) if checksum[0] < 0x80 else -1
+        claimed = number(checksum)
     except Refusal:
         return False
-    unsigned = _sum(block[:256]) + _sum(block[256:]) - _sum(checksum) + 8 * 0x20
-    if claimed == unsigned:
+    field = adler32(checksum) & 0xFFFF
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - field - 1 + 8 * 0x20
+    if claimed == total:
         return True
-    high = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
-    return claimed == unsigned - 256 * len(high.translate(None, _LOW_BYTES))
-
-
-def _sum(piece: bytes) -> int:
-    """The sum of at most 256 bytes: the low half of Adler-32 is exact up to there, and far faster than `sum`."""
-    return (adler32(piece) & 0xFFFF) - 1
+    if checksum[0] & 0x80:
+        return False
+    others = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
+    return claimed == total - 256 * len(others.translate(None, _LOW_BYTES))
 
 
 def _shown(digits: bytes) -> str:

@@ -191,23 +191,24 @@ class LayerReader:
         return size
 
     def _attributes(self, records: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
-        """The extended attributes that are published, out of all that pax *records* hold."""
-        found = [(key[len(_ATTRIBUTE) :], value) for key, value in records.items() if key.startswith(_ATTRIBUTE)]
-        self._drop_unread(records)
+        """The extended attributes that are published, out of all that pax *records* hold.
+
+        What stands only in libarchive's own form is left out: Go's reader ignores it, hence every runtime does.
+        """
+        found = []
+        for key, value in records.items():
+            if key.startswith(_ATTRIBUTE):
+                found.append((key[len(_ATTRIBUTE) :], value))
+            elif key.startswith(_LIBARCHIVE_ATTRIBUTE):
+                twin = _ATTRIBUTE + key[len(_LIBARCHIVE_ATTRIBUTE) :]
+                if twin not in records:
+                    self.dropped["LIBARCHIVE.xattr.* record"] += 1
         if len(found) > MAX_ATTRIBUTES:
             raise Refusal(f"more than {MAX_ATTRIBUTES} extended attributes")
         kept = [(name, value) for name, value in sorted(found) if self._keeps(name, value)]
         if len(kept) > STORED_ATTRIBUTES:
             self.dropped[f"xattr beyond the first {STORED_ATTRIBUTES}"] += len(kept) - STORED_ATTRIBUTES
         return tuple(kept[:STORED_ATTRIBUTES])
-
-    def _drop_unread(self, records: Mapping[bytes, bytes]) -> None:
-        """Where an attribute stands only in the form of libarchive: Go's reader, hence every runtime, ignores it."""
-        for key in records:
-            if key.startswith(_LIBARCHIVE_ATTRIBUTE):
-                twin = _ATTRIBUTE + key[len(_LIBARCHIVE_ATTRIBUTE) :]
-                if twin not in records:
-                    self.dropped["LIBARCHIVE.xattr.* record"] += 1
 
     def _keeps(self, name: bytes, value: bytes) -> bool:
         if not name or len(name) > MAX_ATTRIBUTE_NAME:

@@ -5,6 +5,7 @@ name is refused. Pure: no I/O.
 """
 
 import re
+from collections.abc import Mapping
 
 from ducc.layer.block import Header, Refusal
 
@@ -41,7 +42,7 @@ def parse_records(body: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def merge_records(records: dict[bytes, bytes], header: Header) -> None:
+def merge_records(records: Mapping[bytes, bytes], header: Header) -> None:
     """Let *records* correct *header*, and keep them in it for whoever understands the others."""
     header.records = records
     if path := records.get(b"path"):

@@ -46,7 +46,7 @@ class TarReader:
         self.global_headers = 0
         self._window = Window(source)
         self._layer = layer
-        self._place = ""
+        self._name = b""
         self._size = 0  # of the member's content, with holes
         self._left = 0  # bytes of it that are in the archive and have not been read
         self._padding = 0
@@ -54,16 +54,17 @@ class TarReader:
 
     def __iter__(self) -> Iterator[Header]:
         while True:
-            self._skip(self._left)
+            if self._window.skip(self._left) < self._left:
+                raise self._truncated()
             self._window.skip(self._padding)  # the last member's may be missing: Go's reader does not mind
-            self._place = f"header at byte {self._window.position}"
             try:
                 header = self._next_member()
             except Refusal as refusal:
-                raise self._malformed(str(refusal)) from None
+                raise MalformedArchive(
+                    self._layer, f"header before byte {self._window.position}", str(refusal)
+                ) from None
             if header is None:
                 return
-            self._place = place_of(header.name)
             yield header
 
     def content(self) -> bytes:
@@ -98,10 +99,6 @@ class TarReader:
             self._left -= len(piece)
             yield piece
 
-    def _skip(self, length: int) -> None:
-        if self._window.skip(length) < length:
-            raise self._truncated()
-
     def _next_member(self) -> Header | None:
         """The next member's header, corrected by the extended headers before it; none at the end."""
         extensions: dict[bytes, bytes] = {}
@@ -109,10 +106,14 @@ class TarReader:
             header = parse_block(block)
             if header.flag in _EXTENSIONS:
                 self._extend(extensions, header)
-            else:
+                continue
+            if extensions:
                 _correct(header, extensions)
-                self._begin_content(header, block)
-                return header
+            if header.flag == _OLD_REGULAR and header.name.endswith(b"/"):
+                header.flag = _DIRECTORY
+            self._name = header.name
+            self._begin_content(header, block)
+            return header
         if extensions:
             raise Refusal("an extended header without a member")
         return None
@@ -176,10 +177,7 @@ class TarReader:
         return self._map_block()
 
     def _truncated(self) -> MalformedArchive:
-        return self._malformed("the archive ends inside its content")
-
-    def _malformed(self, reason: str) -> MalformedArchive:
-        return MalformedArchive(self._layer, self._place, reason)
+        return MalformedArchive(self._layer, place_of(self._name), "the archive ends inside its content")
 
 
 def _correct(header: Header, extensions: dict[bytes, bytes]) -> None:
@@ -190,8 +188,6 @@ def _correct(header: Header, extensions: dict[bytes, bytes]) -> None:
         header.name = name
     if link := text(extensions.get(_LONG_LINK, b"")):
         header.link = link
-    if header.flag == _OLD_REGULAR and header.name.endswith(b"/"):
-        header.flag = _DIRECTORY
 
 
 def _zeros(length: int, most: int) -> Iterator[memoryview]:
