@@ -1,0 +1,117 @@
+"""The layers product: each layer once, as overlayfs wants it, with the files that describe it."""
+
+import json
+from collections import defaultdict
+from concurrent.futures import Executor, Future
+from threading import Lock
+
+from ducc import layout
+from ducc.catalog.schema import CatalogRef
+from ducc.catalog.writer import WrittenTree
+from ducc.convert.observer import Observer
+from ducc.convert.published import Published
+from ducc.convert.record import to_json_bytes
+from ducc.image.digest import Digest
+from ducc.image.manifest import Descriptor
+from ducc.image.reference import Reference
+from ducc.ingest.layer import Ingest, LayerTree
+from ducc.layer.entries import DiffIdMismatch, LayerReader
+from ducc.layer.stream import VerifiedStream
+from ducc.publish.changes import BindTree, Change, PutFile
+from ducc.registry.client import Registry
+
+
+class LayerPool:
+    """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
+
+    def __init__(
+        self, published: Published, registry: Registry, ingest: Ingest, fetchers: Executor, observer: Observer
+    ) -> None:
+        """*fetchers* say how many layers are on their way at a time."""
+        self._published, self._registry, self._ingest = published, registry, ingest
+        self._fetchers, self._observer = fetchers, observer
+        self._known: dict[Digest, Future[LayerTree]] = {}
+        self._lock = Lock()
+
+    def request(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> "Future[LayerTree]":
+        """Begin to get one layer of an image, unless somebody has; a failed attempt is not remembered."""
+        with self._lock:
+            future = self._known.get(descriptor.digest)
+            if future is None or (future.done() and future.exception() is not None):
+                future = self._fetchers.submit(self._get, reference, descriptor, diff_id)
+                self._known[descriptor.digest] = future
+            return future
+
+    def _get(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
+        published = self._published.layer(descriptor.digest)
+        return published or self._fetch(reference, descriptor, diff_id)
+
+    def _fetch(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
+        digest = descriptor.digest
+        with (
+            self._registry.open_blob(reference, descriptor) as blob,
+            self._observer.layer(digest, descriptor.size) as seen,
+        ):
+            stream = VerifiedStream(seen.counting(blob), digest, descriptor.size, f"layer {digest}")
+            return self._ingest.layer(LayerReader(stream, diff_id), digest, diff_id)
+
+
+def check_diff_id(layer: LayerTree, claimed: Digest) -> None:
+    """Is a layer, which was verified for some image, what another image's config says it is?"""
+    if layer.diff_id != claimed:
+        raise DiffIdMismatch(f"layer {layer.digest}, uncompressed", claimed, layer.diff_id)
+
+
+class LayerChanges:
+    """Collects what a commit says about layers: each new one once, and which images each belongs to."""
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self._changes: dict[Digest, list[Change]] = {}
+        self._origins: defaultdict[Digest, list[str]] = defaultdict(list)
+
+    def add(self, layer: LayerTree, completed: WrittenTree, created: str | None) -> list[str]:
+        """Note one layer of an image, with the tree that overlayfs is to use; returns warnings."""
+        bound = self._bound(layer.digest)
+        if bound == completed.ref:
+            return []
+        if bound is not None:
+            return [f"layer {layer.digest}: its layerfs is as another image's layers need it; the flat image is exact"]
+        self._changes[layer.digest] = [
+            BindTree(layout.layer_tree(layer.digest), completed, (layer.ref,)),
+            PutFile(layout.layer_file(layer.digest, "tree.json"), to_json_bytes(layer.to_json())),
+            PutFile(layout.layer_file(layer.digest, "layers.json"), to_json_bytes([_description(layer, created)])),
+        ]
+        return []
+
+    def add_origin(self, layer: LayerTree, config: Digest) -> None:
+        """Note that the image with this config has the layer."""
+        self._origins[layer.digest].append(str(config))
+
+    def changes(self) -> list[Change]:
+        """All changes; images that the layers are known to belong to already are kept."""
+        found = [change for changes in self._changes.values() for change in changes]
+        for digest, configs in self._origins.items():
+            path = layout.layer_file(digest, "origin.json")
+            before = self._published.file(path)
+            origins = json.loads(before)["origin"] if before else []
+            together = sorted({*origins, *configs})
+            if together != origins:
+                found.append(PutFile(path, to_json_bytes({"origin": together})))
+        return found
+
+    def _bound(self, digest: Digest) -> CatalogRef | None:
+        for change in self._changes.get(digest, []):
+            if isinstance(change, BindTree):
+                return change.tree.ref
+        return self._published.bound(layout.layer_tree(digest))
+
+
+def _description(layer: LayerTree, created: str | None) -> dict[str, object]:
+    return {
+        "id": layer.diff_id.hex,
+        "created": created,
+        "compressed-diff-digest": str(layer.digest),
+        "diff-digest": str(layer.diff_id),
+        "diff-size": layer.tar_size,
+    }

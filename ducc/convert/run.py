@@ -1,0 +1,207 @@
+"""Steps become revisions: images are fetched, ingested and grafted side by side, and committed together.
+
+A wish that fails is reported and leaves the others alone; all that is granted becomes visible in one revision.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ducc import __version__, layout
+from ducc.catalog.schema import Counters
+from ducc.catalog.tree import Directory
+from ducc.catalog.writer import WrittenTree, write_tree
+from ducc.convert import apptainer
+from ducc.convert.flat import flat_changes, with_apptainer_files
+from ducc.convert.layers import LayerChanges, LayerPool, check_diff_id
+from ducc.convert.observer import Observer
+from ducc.convert.plan import Convert, GiveUp, Keep, Step
+from ducc.convert.published import Published
+from ducc.convert.record import ImageRecord
+from ducc.errors import DuccError
+from ducc.image.digest import Digest
+from ducc.ingest.graft import Layer, graft
+from ducc.ingest.index import ContentIndex
+from ducc.ingest.layer import Ingest, LayerTree
+from ducc.publish.changes import BindTree, Change
+from ducc.publish.commit import commit
+from ducc.publish.keys import PublisherKeys
+from ducc.publish.repository import Head, Repository
+from ducc.registry.client import Image, Registry
+
+log = logging.getLogger(__name__)
+
+IMAGES_AT_A_TIME = 8  # whose manifests are fetched, and whose layers are asked for
+LAYERS_AT_A_TIME = 2
+
+
+class UnexpectedFailure(DuccError):
+    """A fault of this program, met while one wish was granted."""
+
+    exit_code = 70
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"unexpected {type(error).__name__}: {error}; this is a fault of ducc, the log has more")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image: granted (now or before), or *error*. *record* is set when it was published now."""
+
+    image: str
+    status: str  # "published", "unchanged", "failed"
+    error: DuccError | None = None
+    record: ImageRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """*outcomes* in the order of the wishes; *revision* is the one made, or None when nothing was to be published."""
+
+    outcomes: tuple[Outcome, ...]
+    revision: int | None
+    seconds: float
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """All that turning wishes into a revision takes. *workers* is the number of threads that compress and store."""
+
+    repository: Repository
+    keys: PublisherKeys
+    registry: Registry
+    index: ContentIndex
+    observer: Observer
+    workers: int
+    clock: Callable[[], float] = time.time
+
+    def run(self, steps: Sequence[Step], head: Head) -> Report:
+        """Grant what can be granted, in one revision on top of the newest one; *head* is what *steps* were made for."""
+        started = time.monotonic()
+        wanted = [step for step in steps if isinstance(step, Convert)]
+        outcomes: dict[Step, Outcome] = {}
+        revision = None
+        if wanted:
+            with self.repository.store.session():
+                granted, changes = self._prepare(wanted, Published(self.repository, head), outcomes)
+                if granted:
+                    revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
+        for step in steps:
+            outcomes.setdefault(step, _without_work(step))
+        for outcome in outcomes.values():
+            self.observer.image(outcome.image, str(outcome.error or outcome.status))
+        ordered = tuple(outcomes[step] for step in steps)
+        return Report(ordered, revision, time.monotonic() - started)
+
+    def _prepare(
+        self, wanted: Sequence[Convert], published: Published, outcomes: dict[Step, Outcome]
+    ) -> tuple[int, list[Change]]:
+        """Write the trees of all images that can be had; return how many there are, and what is to be committed."""
+        changes: list[Change] = []
+        granted = 0
+        with (
+            ThreadPoolExecutor(self.workers, "store") as workers,
+            ThreadPoolExecutor(LAYERS_AT_A_TIME, "layer") as fetchers,
+            ThreadPoolExecutor(IMAGES_AT_A_TIME, "image") as images,
+        ):
+            pool = self._layer_pool(published, workers, fetchers)
+            assembly = _Assembly(self.repository, published, int(self.clock()))
+            fetched = [(step, images.submit(self._fetch, step, pool)) for step in wanted]
+            for step, future in fetched:
+                try:
+                    record, image_changes = assembly.image(step, *future.result())
+                except DuccError as error:
+                    outcomes[step] = Outcome(str(step.reference), "failed", error)
+                except Exception as error:  # a fault of ours in one wish must not cost the others
+                    log.error("unexpected failure: image=%s", step.reference, exc_info=error)
+                    outcomes[step] = Outcome(str(step.reference), "failed", UnexpectedFailure(error))
+                else:
+                    outcomes[step] = Outcome(str(step.reference), "published", record=record)
+                    changes += image_changes
+                    granted += 1
+        return granted, [*assembly.layers.changes(), *changes]
+
+    def _layer_pool(self, published: Published, workers: Executor, fetchers: Executor) -> LayerPool:
+        repository = self.repository
+        ingest = Ingest(
+            repository.store, repository.catalogs, repository.compress, self.index, workers,
+            repository.settings.split_policy,
+        )  # fmt: skip
+        return LayerPool(published, self.registry, ingest, fetchers, self.observer)
+
+    def _fetch(self, step: Convert, pool: LayerPool) -> tuple[Image, list[LayerTree]]:
+        """Resolve one image, and get all of its layers."""
+        image = self.registry.resolve(step.reference)
+        pairs = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
+        futures = [pool.request(step.reference, descriptor, diff_id) for descriptor, diff_id in pairs]
+        layers = [future.result() for future in futures]
+        for layer, (_, diff_id) in zip(layers, pairs, strict=True):
+            check_diff_id(layer, diff_id)
+        return image, layers
+
+
+class _Assembly:
+    """Grafts images, one after the other, and collects what is to be published of them and their layers."""
+
+    def __init__(self, repository: Repository, published: Published, now: int) -> None:
+        self._repository, self._now = repository, now
+        self.layers = LayerChanges(published)
+
+    def image(self, step: Convert, image: Image, layers: list[LayerTree]) -> tuple[ImageRecord, list[Change]]:
+        """Write the trees of one image; return its record, and what is to be committed for it."""
+        catalogs = self._repository.catalogs
+        stack = [Layer(str(layer.digest), catalogs.load(layer.ref), layer.notes) for layer in layers]
+        root, completed = graft(stack, catalogs)
+        warnings = [*image.warnings, *_config_warnings(image)]
+        for layer, tree in zip(layers, completed, strict=True):
+            warnings += [
+                f"layer {layer.digest}: left out {count} × {reason}" for reason, count in layer.dropped.items()
+            ]
+            warnings += self.layers.add(layer, self._write(tree), image.config.created)
+        written = self._write(with_apptainer_files(root, image.config, self._repository))
+        for layer in layers:
+            self.layers.add_origin(layer, image.config.digest)
+        record = self._record(step, image, written, warnings)
+        return record, [BindTree(layout.flat_image(image.config.digest), written), *flat_changes(image, record)]
+
+    def _write(self, tree: Directory) -> WrittenTree:
+        return write_tree(tree, self._repository.catalogs, self._repository.settings.split_policy)
+
+    def _record(self, step: Convert, image: Image, tree: WrittenTree, warnings: list[str]) -> ImageRecord:
+        source: Digest = image.index.digest if image.index else image.manifest.digest
+        return ImageRecord(
+            reference=str(step.reference),
+            source_digest=source,
+            manifest_digest=image.manifest.digest,
+            config_digest=image.config.digest,
+            platform=str(image.config.platform),
+            image_tree=tree.ref,
+            layers=tuple(descriptor.digest for descriptor in image.manifest.layers),
+            published_at=self._now,
+            publisher=f"ducc {__version__}",
+            counters=_counted(tree.counters),
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+
+def _without_work(step: Step) -> Outcome:
+    if isinstance(step, Keep):
+        return Outcome(str(step.reference), "unchanged")
+    assert isinstance(step, GiveUp)
+    return Outcome(step.wish, "failed", step.error)
+
+
+def _config_warnings(image: Image) -> list[str]:
+    return [
+        f"environment name {name!r} is none for a shell; left out" for name in apptainer.unusable_names(image.config)
+    ]
+
+
+def _counted(counters: Counters) -> dict[str, int]:
+    return {name: value for name, value in counters._asdict().items() if not name.startswith("external")}
