@@ -109,8 +109,8 @@ def _form(head: bytes) -> Callable[[Window], Iterator[bytes]]:
 
 
 def _plain(window: Window) -> Iterator[bytes]:
-    while piece := window.piece(READ_SIZE):
-        yield bytes(piece)
+    while chunk := window.take(READ_SIZE):
+        yield chunk
 
 
 def _gunzip(window: Window) -> Iterator[bytes]:

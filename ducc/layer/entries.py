@@ -92,7 +92,8 @@ class LayerReader:
 
     Until the next member is asked for, the content of a FILE can be read, once, by `content` or by `pieces`.
     When the iteration has ended by itself, all of the blob and of the tar in it were as their digests say; if it
-    raises, nothing that came from it may be published. *dropped* counts what was left out, by reason.
+    raises, nothing that came from it may be published. *dropped* then counts, by reason, what was left out and what is
+    odd about the archive.
     """
 
     def __init__(self, blob: VerifiedStream, diff_id: Digest, *, max_size: int = MAX_LAYER_SIZE) -> None:
@@ -112,6 +113,7 @@ class LayerReader:
                 if member is not None:
                     yield member
             self._stream.finish()
+            self.dropped += self._tar.oddities
         except (MalformedArchive, UnreadableCompression) as error:
             raise self._cause(error) from error.__cause__
 

@@ -6,6 +6,7 @@ files, star and Unix v7. The stream is read once, from its start to the end-of-a
 Memory stays below a few megabytes.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ducc.errors import DuccError
@@ -20,7 +21,7 @@ MAX_EXTENSION_SIZE = 1 << 20  # bytes of one pax header, one long name
 _PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
 _EXTENSIONS = frozenset((_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK))
 _SPARSE, _DIRECTORY, _OLD_REGULAR = b"S", b"5", b"\0"
-_WITHOUT_CONTENT = frozenset(b"123456"[i : i + 1] for i in range(6))
+_WITHOUT_CONTENT = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 _ZEROS = memoryview(bytes(READ_SIZE))
 
 
@@ -36,17 +37,17 @@ class MalformedArchive(DuccError):
 
 def place_of(name: bytes) -> str:
     """How an error calls the member *name*: one short line, whatever bytes it is made of."""
-    return f"member {name[:256]!r}".replace("member b", "member ", 1)
+    return f"member {repr(name[:256])[1:]}"
 
 
 class TarReader:
     """Iterate for headers; between two of them `content` or `pieces` gives the content of the former, once."""
 
     def __init__(self, source: Readable, layer: str) -> None:
-        self.global_headers = 0
+        self.oddities: Counter[str] = Counter()  # what was accepted and should be known
         self._window = Window(source)
         self._layer = layer
-        self._name = b""
+        self._name: bytes | None = None  # of the member, once it is known
         self._size = 0  # of the member's content, with holes
         self._left = 0  # bytes of it that are in the archive and have not been read
         self._padding = 0
@@ -60,9 +61,7 @@ class TarReader:
             try:
                 header = self._next_member()
             except Refusal as refusal:
-                raise MalformedArchive(
-                    self._layer, f"header before byte {self._window.position}", str(refusal)
-                ) from None
+                raise self._malformed(str(refusal)) from None
             if header is None:
                 return
             yield header
@@ -101,6 +100,7 @@ class TarReader:
 
     def _next_member(self) -> Header | None:
         """The next member's header, corrected by the extended headers before it; none at the end."""
+        self._name = None
         extensions: dict[bytes, bytes] = {}
         while block := self._header_block():
             header = parse_block(block)
@@ -121,6 +121,8 @@ class TarReader:
     def _header_block(self) -> bytes:
         """The next block, or nothing at the end: of the stream, or a zero block with another or nothing behind it."""
         block = self._block()
+        if not block:
+            self.oddities["end of archive not marked"] += 1
         if block != ZERO_BLOCK:
             return block
         if self._block() not in (b"", ZERO_BLOCK):
@@ -145,7 +147,7 @@ class TarReader:
             raise Refusal("extended headers in an order that readers understand differently")
         if header.flag == _GLOBAL_PAX:
             merge_records(parse_records(body), header)  # to refuse what is malformed; it changes no member
-            self.global_headers += 1
+            self.oddities["global pax header"] += 1
         else:
             extensions[header.flag] = body
 
@@ -177,7 +179,11 @@ class TarReader:
         return self._map_block()
 
     def _truncated(self) -> MalformedArchive:
-        return MalformedArchive(self._layer, place_of(self._name), "the archive ends inside its content")
+        return self._malformed("the archive ends inside its content")
+
+    def _malformed(self, reason: str) -> MalformedArchive:
+        place = f"header before byte {self._window.position}" if self._name is None else place_of(self._name)
+        return MalformedArchive(self._layer, place, reason)
 
 
 def _correct(header: Header, extensions: dict[bytes, bytes]) -> None:
