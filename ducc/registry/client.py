@@ -54,13 +54,13 @@ Answer = TypeVar("Answer", Reply, Body)
 class NoSuchImage(DuccError):
     """The registry has no image of that name."""
 
-    exit_code = 55
+    exit_code = 65
 
 
 class CaptiveAnswer(DuccError):
     """A web page stands where an image should: a login page, a proxy's notice."""
 
-    exit_code = 56
+    exit_code = 66
 
 
 class WrongLength(DuccError):
@@ -72,7 +72,7 @@ class WrongLength(DuccError):
 class UnusableTagList(DuccError):
     """A tag list that is too long, malformed, or continues somewhere else."""
 
-    exit_code = 57
+    exit_code = 67
 
 
 @dataclass(frozen=True, slots=True)
