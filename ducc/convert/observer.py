@@ -26,8 +26,8 @@ class Observer(Protocol):
     def layer(self, digest: Digest, size: int) -> Iterator[LayerProgress]:
         """A layer of *size* compressed bytes is fetched and ingested inside this context."""
 
-    def image(self, name: str, outcome: str) -> None:
-        """An image is done with, in one word or with the reason why not."""
+    def image(self, name: str, status: str, reason: str) -> None:
+        """An image is done with; *reason* says why it failed, if it did."""
 
 
 class Unobserved:
@@ -37,7 +37,7 @@ class Unobserved:
     def layer(self, digest: Digest, size: int) -> Iterator[LayerProgress]:
         yield LayerProgress()
 
-    def image(self, name: str, outcome: str) -> None:
+    def image(self, name: str, status: str, reason: str) -> None:
         pass
 
 

@@ -27,7 +27,7 @@ from ducc.ingest.index import ContentIndex
 from ducc.ingest.layer import Ingest, LayerTree
 from ducc.publish.changes import BindTree, Change
 from ducc.publish.commit import commit
-from ducc.publish.keys import PublisherKeys
+from ducc.publish.keys import SigningKeys
 from ducc.publish.repository import Head, Repository
 from ducc.registry.client import Image, Registry
 
@@ -74,7 +74,7 @@ class Conversion:
     """All that turning wishes into a revision takes. *workers* is the number of threads that compress and store."""
 
     repository: Repository
-    keys: PublisherKeys
+    keys: SigningKeys
     registry: Registry
     index: ContentIndex
     observer: Observer
@@ -95,7 +95,7 @@ class Conversion:
         for step in steps:
             outcomes.setdefault(step, _without_work(step))
         for outcome in outcomes.values():
-            self.observer.image(outcome.image, str(outcome.error or outcome.status))
+            self.observer.image(outcome.image, outcome.status, str(outcome.error or ""))
         ordered = tuple(outcomes[step] for step in steps)
         return Report(ordered, revision, time.monotonic() - started)
 

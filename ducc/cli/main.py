@@ -1,0 +1,73 @@
+"""The command `ducc`: argv → command, error → exit status.
+
+Every command is a module of this package with `add_arguments(parser)` and `run(arguments) -> exit status`; only the
+one that is asked for is imported.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ducc import __version__, config, logs
+from ducc.errors import DuccError
+
+COMMANDS = {
+    "init": "make a repository and its keys",
+    "whitelist": "renew the list of certificates that clients believe",
+    "convert": "publish what wishlists ask for",
+    "convert-single-image": "publish one image",
+    "images": "list the images that a repository holds",
+    "check": "verify a whole repository",
+    "serve": "offer repositories of a local store over HTTP",
+    "mount": "mount a repository",
+    "umount": "unmount a repository",
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status (`docs/exit-status.md`)."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        arguments = _parse(words)
+        logs.set_up(arguments.verbose)
+        return int(arguments.run(arguments))
+    except DuccError as error:
+        print(f"ducc: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        return INTERRUPTED
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    name = next((word for word in words if word in COMMANDS), None)
+    parser = argparse.ArgumentParser("ducc", description="Container images, published once, run anywhere.")
+    parser.add_argument("--version", action="version", version=f"ducc {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, text in COMMANDS.items():
+        subparser = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        subparser.add_argument("--config", metavar="FILE", type=Path, help="settings, instead of options (YAML)")
+        subparser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice: everything")
+        if command == name:
+            module = importlib.import_module(f"ducc.cli.{command.replace('-', '_')}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+            _apply_settings(subparser, words)
+    return parser.parse_args(words)
+
+
+def _apply_settings(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path, default=os.environ.get("DUCC_CONFIG"))
+    path = finder.parse_known_args(words)[0].config
+    config.set_defaults(parser, os.environ, config.read_file(Path(path)) if path else {})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

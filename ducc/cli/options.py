@@ -1,0 +1,32 @@
+"""Options that several commands share, and what they open."""
+
+import argparse
+import os
+from pathlib import Path
+
+from ducc.publish.repository import Repository
+from ducc.storage.open import open_store
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--storage", metavar="URL", required=True, help="where repositories lie: file:///DIR")
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keys", metavar="DIR", type=Path, required=True, help="directory of the signing keys")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output, for programs")
+
+
+def open_repository(storage: str, fqrn: str) -> Repository:
+    """Open the repository *fqrn* in the store at *storage*."""
+    return Repository(fqrn, open_store(storage, fqrn))
+
+
+def default_cache() -> Path:
+    """Where caches lie unless told otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/ducc")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ducc"

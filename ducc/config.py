@@ -1,0 +1,60 @@
+"""Settings: what stands in the configuration file or the environment instead of on the command line.
+
+A setting has the name of its option: `--storage` is `storage:` in the file and `DUCC_STORAGE` in the environment. The
+command line wins over the environment, the environment over the file.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ducc.errors import BadInput
+
+PREFIX = "DUCC_"
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return what a configuration file (YAML, one mapping of setting to value) says."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path}: can't be used as configuration: {reason}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise BadInput(f"{path}: a configuration is one mapping of setting to value")
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def set_defaults(parser: argparse.ArgumentParser, environ: Mapping[str, str], file: Mapping[str, Any]) -> None:
+    """Let options of *parser* have the values that the environment and the file give them."""
+    for action in parser._actions:
+        if not action.option_strings or action.dest == "help":
+            continue
+        value = environ.get(PREFIX + action.dest.upper(), file.get(action.dest))
+        if value is None:
+            continue
+        action.default = _value(action, value)
+        action.required = False
+
+
+def refuse_unknown(file: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
+    """A setting that no command has is a slip of the pen, and is refused."""
+    unknown = sorted(set(file) - set(known))
+    if unknown:
+        raise BadInput(f"{path}: no such setting: {', '.join(unknown)}")
+
+
+def _value(action: argparse.Action, value: Any) -> Any:
+    if action.nargs == 0:
+        return str(value).lower() in ("1", "yes", "true", "on")
+    if action.type is None or not callable(action.type):
+        return str(value)
+    try:
+        return action.type(str(value))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise BadInput(f"setting {action.dest}: {value!r} is not usable: {error}") from error
