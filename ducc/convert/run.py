@@ -92,11 +92,9 @@ class Conversion:
                 granted, changes = self._prepare(wanted, Published(self.repository, head), outcomes)
                 if granted:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
-        for step in steps:
-            outcomes.setdefault(step, _without_work(step))
-        for outcome in outcomes.values():
+        ordered = tuple(outcomes.get(step) or _without_work(step) for step in steps)
+        for outcome in ordered:
             self.observer.image(outcome.image, outcome.status, str(outcome.error or ""))
-        ordered = tuple(outcomes[step] for step in steps)
         return Report(ordered, revision, time.monotonic() - started)
 
     def _prepare(
