@@ -121,12 +121,13 @@ class TarReader:
     def _header_block(self) -> bytes:
         """The next block, or nothing at the end: of the stream, or a zero block with another or nothing behind it."""
         block = self._block()
-        if not block:
-            self.oddities["end of archive not marked"] += 1
-        if block != ZERO_BLOCK:
+        if block and block != ZERO_BLOCK:
             return block
-        if self._block() not in (b"", ZERO_BLOCK):
+        second = self._block()
+        if second not in (b"", ZERO_BLOCK):
             raise Refusal("a lone block of zeros in the middle of the archive")
+        if not second:
+            self.oddities["end of archive not marked"] += 1
         return b""
 
     def _block(self) -> bytes:
