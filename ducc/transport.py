@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -302,8 +302,15 @@ def retry_after_seconds(text: str, now: float) -> float | None:
     return moment - now if moment > now else None
 
 
+class _Session(requests.Session):
+    """A session that leaves redirects alone; the library's reads their bodies whole, even when told not to follow."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def _new_session() -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.auth = _no_authentication  # else requests looks into .netrc
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return session
@@ -325,10 +332,14 @@ def _read_bounded(body: Body, limit: int) -> bytes:
 
 def _redirect_target(url: str, location: str) -> str:
     """Where a redirect leads, if it may be followed."""
-    if not (location.isascii() and location.isprintable()):
+    try:
+        target = urljoin(url, location.strip()).partition("#")[0]
+        parts = urlsplit(target)
+        well_formed = location.isascii() and location.isprintable() and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:
         raise RefusedAnswer(f"{redacted(url)}: redirects to a malformed URL")
-    target = urljoin(url, location.strip()).partition("#")[0]
-    parts = _split(url, target)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise RefusedAnswer(f"{redacted(url)}: redirects to something that is not http or https")
     if parts.username is not None or parts.password is not None:
@@ -336,15 +347,6 @@ def _redirect_target(url: str, location: str) -> str:
     if url.startswith("https:") and parts.scheme != "https":
         raise RefusedAnswer(f"{redacted(url)}: redirects from https to http")
     return target
-
-
-def _split(url: str, target: str) -> SplitResult:
-    try:
-        parts = urlsplit(target)
-        _ = parts.port
-    except ValueError as error:
-        raise RefusedAnswer(f"{redacted(url)}: redirects to a malformed URL") from error
-    return parts
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -363,16 +365,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     """Why it failed, in words that hold no URL."""
     causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, (socket.gaierror, urllib3.exceptions.NameResolutionError)):
-            return "the host name is not known"
-        if isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
-            return "no connection in time"
-        if isinstance(cause, (urllib3.exceptions.ReadTimeoutError, requests.ReadTimeout, TimeoutError)):
-            return "silent for too long"
+    if any(isinstance(cause, (socket.gaierror, urllib3.exceptions.NameResolutionError)) for cause in causes):
+        return "the host name is not known"
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
             return cause.strerror.lower()
+    if any(isinstance(cause, urllib3.exceptions.ConnectTimeoutError) for cause in causes):
+        return "no connection in time"
+    if any(isinstance(cause, (urllib3.exceptions.TimeoutError, TimeoutError)) for cause in causes):
+        return "silent for too long"
     return "the connection broke"
 
 

@@ -103,13 +103,15 @@ class Registry:
         index = found if isinstance(found, Index) else None
         for _ in range(MAX_INDEX_DEPTH):
             if isinstance(found, Manifest):
-                config = self._config(reference, found)
-                if config.os.lower() != platform.os:
-                    raise NoSuchPlatform(str(reference), platform, [config.platform])
-                return Image(reference, found, index, config, _warnings(reference, found, config, platform))
+                break
             entry = choose(found, platform, str(reference))
             found = self._manifest(reference, str(entry.digest), entry.digest)
-        raise UnsupportedImage(f"{reference}: an index in an index, more than {MAX_INDEX_DEPTH} deep")
+        if isinstance(found, Index):
+            raise UnsupportedImage(f"{reference}: an index in an index, more than {MAX_INDEX_DEPTH} deep")
+        config = self._config(reference, found)
+        if config.os.lower() != platform.os:
+            raise NoSuchPlatform(str(reference), platform, [config.platform])
+        return Image(reference, found, index, config, _warnings(reference, found, config, platform))
 
     def manifest_digest(self, reference: Reference) -> Digest:
         """What the reference names now, by one HEAD request; a reference with a digest never names anything else."""

@@ -132,6 +132,7 @@ def _part(answer: Answer, wanted: str | None) -> Answer:
 def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             answer = registry.answer(Seen(self.command, self.path, dict(self.headers)))

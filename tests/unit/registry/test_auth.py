@@ -1,0 +1,351 @@
+import pytest
+from ducc.errors import BadInput
+from ducc.image.reference import Reference
+from ducc.registry.auth import (
+    MAX_CHALLENGES,
+    AccessDenied,
+    Authorizer,
+    Challenge,
+    Credential,
+    Credentials,
+    RefusedRealm,
+    checked_realm,
+    credentials_from_environment,
+    parse_challenges,
+    read_token,
+)
+from ducc.transport import Reply
+from hypothesis import given
+from hypothesis import strategies as st
+
+IMAGE = Reference.parse("https://registry.example.org/group/image:1")
+BEARER = 'Bearer realm="https://auth.example.org/token",service="registry",scope="repository:group/image:pull"'
+
+
+@pytest.mark.parametrize(
+    ("header", "challenges"),
+    [
+        ("", []),
+        ('Basic realm="a"', [("basic", {"realm": "a"})]),
+        ("Basic realm=a", [("basic", {"realm": "a"})]),
+        ('bearer REALM = "a" , Service="b"', [("bearer", {"realm": "a", "service": "b"})]),
+        (
+            'Bearer realm="https://h/t?a=b,c",scope="repository:a/b:pull,push"',
+            [("bearer", {"realm": "https://h/t?a=b,c", "scope": "repository:a/b:pull,push"})],
+        ),
+        (r'Bearer realm="a\"b\\c"', [("bearer", {"realm": 'a"b\\c'})]),
+        (
+            'Bearer realm="a",service="b", Basic realm="c"',
+            [("bearer", {"realm": "a", "service": "b"}), ("basic", {"realm": "c"})],
+        ),
+        ('Negotiate, Basic realm="c"', [("negotiate", {}), ("basic", {"realm": "c"})]),
+        ('Negotiate YWJj==, Basic realm="c"', [("negotiate", {}), ("basic", {"realm": "c"})]),
+        (',, Basic realm="c" ,', [("basic", {"realm": "c"})]),
+        ('Bearer realm=""', [("bearer", {"realm": ""})]),
+    ],
+)
+def test_challenges_are_read_with_commas_and_equal_signs_in_quotes(header, challenges):
+    assert parse_challenges(header) == [Challenge(scheme, parameters) for scheme, parameters in challenges]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'Bearer realm="unterminated',
+        'Bearer realm="a\\"',
+        'Bearer realm="a",realm="b"',
+        "Bearer =x",
+        '"Bearer"',
+        ", ".join(['Basic realm="x"'] * (MAX_CHALLENGES + 1)),
+        'Bearer realm="' + "x" * 10_000 + '"',
+        "é",
+    ],
+    ids=lambda header: header[:30],
+)
+def test_malformed_challenges_are_refused(header):
+    with pytest.raises(AccessDenied, match=r"^host/a: its challenge"):
+        parse_challenges(header, "host/a")
+
+
+@given(st.text('Bearlm="\\, x', max_size=60))
+def test_any_header_is_read_or_refused(header):
+    try:
+        read = parse_challenges(header)
+    except AccessDenied:
+        read = []
+    assert len(read) <= MAX_CHALLENGES
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "https://auth.example.org/token",
+        "https://registry.example.org:444/token?account=x",
+        "https://8.8.8.8/token",
+    ],
+)
+def test_a_token_server_on_the_internet_may_be_asked(realm):
+    assert checked_realm(realm, IMAGE).geturl() == realm
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "",
+        "token",
+        "//auth.example.org/token",
+        "http://auth.example.org/token",
+        "http://registry.example.org/token",
+        "ftp://auth.example.org/token",
+        "file:///etc/passwd",
+        "https:///token",
+        "https://user:pass@auth.example.org/token",
+        "https://user@registry.example.org/token",
+        "https://localhost/token",
+        "https://foo.localhost/token",
+        "https://LOCALHOST./token",
+        "https://127.0.0.1/token",
+        "https://[::1]/token",
+        "https://[::ffff:127.0.0.1]/token",
+        "https://[fe80::1]/token",
+        "https://10.0.0.1/token",
+        "https://192.168.1.1/token",
+        "https://169.254.169.254/latest/meta-data",
+        "https://0.0.0.0/token",
+        "https://100.64.0.1/token",
+        "https://2130706433/token",
+        "https://127.1/token",
+        "https://0x7f.0.0.0x1/token",
+        "https://auth.example.org:99999/token",
+        "https://[::1/token",
+        "https://auth.example.org/\r\nX: y",
+        "https://bücher.example/token",
+    ],
+)
+def test_no_other_token_server_is_asked(realm):
+    with pytest.raises(RefusedRealm):
+        checked_realm(realm, IMAGE)
+
+
+def test_a_plain_registry_may_have_a_plain_token_server_on_its_own_host_only():
+    image = Reference.parse("http://127.0.0.1:5000/a:1")
+    assert checked_realm("http://127.0.0.1:5001/token", image).port == 5001
+    for realm in ("http://127.0.0.2/token", "http://auth.example.org/token", "http://localhost/token"):
+        with pytest.raises(RefusedRealm):
+            checked_realm(realm, image)
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "seconds"),
+    [
+        (b'{"token":"a","expires_in":100}', "a", 90),
+        (b'{"access_token":"a","expires_in":100}', "a", 90),
+        (b'{"token":"a","access_token":"b"}', "a", 54),
+        (b'{"token":"","access_token":"b"}', "b", 54),
+        (b'{"token":"a"}', "a", 54),
+        (b'{"token":"a","expires_in":0}', "a", 54),
+        (b'{"token":"a","expires_in":-10}', "a", 54),
+        (b'{"token":"a","expires_in":"soon"}', "a", 54),
+        (b'{"token":"a","expires_in":true}', "a", 54),
+        (b'{"token":"a","expires_in":null}', "a", 54),
+        (b'{"token":"a","expires_in":1000000000000}', "a", 3240),
+    ],
+)
+def test_tokens_live_as_long_as_said_within_reason(body, token, seconds):
+    assert read_token(body, "host") == (token, pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"token":null}',
+        b'{"token":1}',
+        rb'{"token":"a\r\nX: y"}',
+        b'{"token":"a b"}',
+        '{"token":"ü"}'.encode(),
+        b"<html>",
+        b'{"token":"' + b"a" * 1024 * 1024 + b'"}',
+    ],
+    ids=lambda body: ascii(body[:20]),
+)
+def test_an_answer_without_a_usable_token_is_refused(body):
+    with pytest.raises(AccessDenied, match=r"^host: "):
+        read_token(body, "host")
+
+
+class TokenServer:
+    """Stands where the transport does."""
+
+    def __init__(self, expires_in: int = 100) -> None:
+        self.asked: list[tuple[str, dict]] = []
+        self.expires_in = expires_in
+
+    def fetch(self, url: str, *, limit: int, headers: dict) -> Reply:
+        self.asked.append((url, headers))
+        return Reply(200, {}, url, b'{"token":"t%d","expires_in":%d}' % (len(self.asked), self.expires_in))
+
+
+def authorizer(server: TokenServer, *credentials: Credential, clock=lambda: 0.0) -> Authorizer:
+    return Authorizer(server, Credentials(credentials), clock)
+
+
+def test_a_token_is_asked_for_once_and_used_until_it_expires():
+    now = [0.0]
+    server = TokenServer(expires_in=100)
+    waiter = authorizer(server, clock=lambda: now[0])
+    assert waiter.headers(IMAGE) == {}
+    assert waiter.answer(IMAGE, BEARER, {}) == {"Authorization": "Bearer t1"}
+    now[0] = 89.0
+    assert waiter.headers(IMAGE) == {"Authorization": "Bearer t1"}
+    now[0] = 91.0
+    assert waiter.headers(IMAGE) == {}
+
+
+def test_of_many_that_wait_for_a_token_one_asks():
+    server = TokenServer()
+    waiter = authorizer(server)
+    assert [waiter.answer(IMAGE, BEARER, {})["Authorization"] for _ in range(5)] == ["Bearer t1"] * 5
+    assert waiter.answer(IMAGE, BEARER, {"Authorization": "Bearer t1"}) == {"Authorization": "Bearer t2"}
+    assert len(server.asked) == 2
+
+
+def test_a_token_is_for_one_image_name():
+    waiter = authorizer(TokenServer())
+    waiter.answer(IMAGE, BEARER, {})
+    assert waiter.headers(Reference.parse("https://registry.example.org/group/other:1")) == {}
+    assert waiter.headers(IMAGE.with_tag("2")) == {"Authorization": "Bearer t1"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "asked"),
+    [
+        ("", "repository%3Agroup%2Fimage%3Apull"),
+        ("repository:group/image:pull,push,delete", "repository%3Agroup%2Fimage%3Apull"),
+        ("repository:group/image:*", "repository%3Agroup%2Fimage%3Apull"),
+        ("repository:group/image:metadata_read", "repository%3Agroup%2Fimage%3Apull%2Cmetadata_read"),
+        ("repository:mirror/group/image:pull", "repository%3Amirror%2Fgroup%2Fimage%3Apull"),
+    ],
+)
+def test_never_more_is_asked_for_than_to_read_the_one_image(scope, asked):
+    server = TokenServer()
+    authorizer(server).answer(IMAGE, f'Bearer realm="https://auth.example.org/t?x=y",service="s",scope="{scope}"', {})
+    assert server.asked == [(f"https://auth.example.org/t?x=y&service=s&scope={asked}", {})]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "repository:group/other:pull",
+        "repository:othergroup/image:pull",
+        "registry:catalog:*",
+        "repository:group/image:pull repository:secret:pull",
+        "repository:group/image",
+        "x",
+    ],
+)
+def test_a_registry_that_wants_us_to_ask_for_something_else_is_refused(scope):
+    server = TokenServer()
+    with pytest.raises(AccessDenied, match="something else"):
+        authorizer(server).answer(IMAGE, f'Bearer realm="https://auth.example.org/t",scope="{scope}"', {})
+    assert server.asked == []
+
+
+def test_credentials_go_to_a_checked_token_server_only():
+    server = TokenServer()
+    waiter = authorizer(server, Credential("registry.example.org", "me", "s3cret"))
+    with pytest.raises(RefusedRealm) as caught:
+        waiter.answer(IMAGE, 'Bearer realm="https://169.254.169.254/t"', {})
+    assert server.asked == []
+    waiter.answer(IMAGE, BEARER, {})
+    assert server.asked[0][1] == {"Authorization": "Basic bWU6czNjcmV0"}
+    assert "s3cret" not in str(caught.value)
+
+
+def test_basic_sends_the_credentials_that_are_meant_for_the_registry():
+    waiter = authorizer(TokenServer(), Credential("registry.example.org", "mé", "pässwörd:x"))
+    assert waiter.answer(IMAGE, 'Basic realm="x"', {}) == {"Authorization": "Basic bcOpOnDDpHNzd8O2cmQ6eA=="}
+    assert waiter.headers(IMAGE)
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', "Negotiate", "", "Digest realm=x"])
+def test_without_credentials_or_a_known_scheme_there_is_no_way_in(challenge):
+    with pytest.raises(AccessDenied, match="registry asks"):
+        authorizer(TokenServer()).answer(IMAGE, challenge, {})
+
+
+@pytest.mark.parametrize(
+    ("credential", "image", "covered"),
+    [
+        (Credential("host", "u", "p"), "https://host/a:1", True),
+        (Credential("host", "u", "p"), "https://host:5000/a:1", False),
+        (Credential("host", "u", "p"), "https://evil.host/a:1", False),
+        (Credential("host", "u", "p"), "https://evil.org/host:1", False),
+        (Credential("host", "u", "p"), "http://host/a:1", False),
+        (Credential("host", "u", "p", scheme="http"), "http://host/a:1", True),
+        (Credential("host", "u", "p", scheme="http"), "https://host/a:1", True),
+        (Credential("127.0.0.1:5000", "u", "p"), "http://127.0.0.1:5000/a:1", True),
+        (Credential("localhost", "u", "p"), "http://localhost/a:1", True),
+        (Credential("host", "u", "p", "group"), "https://host/group/a:1", True),
+        (Credential("host", "u", "p", "group"), "https://host/group:1", True),
+        (Credential("host", "u", "p", "group"), "https://host/group2/a:1", False),
+    ],
+)
+def test_credentials_are_for_the_place_they_were_given_for(credential, image, covered):
+    assert credential.covers(Reference.parse(image)) is covered
+
+
+def test_the_closest_credentials_win():
+    far, near = Credential("host", "far", "p"), Credential("host", "near", "p", "a/b")
+    credentials = Credentials([far, near])
+    assert credentials.for_image(Reference.parse("host/a/b/c:1")) is near
+    assert credentials.for_image(Reference.parse("host/a/c:1")) is far
+    assert credentials.for_image(Reference.parse("other/a:1")) is None
+
+
+def test_passwords_are_not_in_the_repr():
+    assert "s3cret" not in repr(Credential("host", "me", "s3cret"))
+
+
+def test_the_go_programs_variables_are_read():
+    environ = {
+        "DUCC_AUTH_REGISTRIES": "HUB, LAB,",
+        "DUCC_HUB_IDENT": "registry.hub.docker.com",
+        "DUCC_HUB_USER": "me",
+        "DUCC_HUB_PASS": "s3cret",
+        "DUCC_LAB_IDENT": "http://LAB.example.org:5005/group/project/",
+        "DUCC_LAB_USER": "you",
+        "DUCC_LAB_PASS": "t0ken",
+    }
+    credentials = credentials_from_environment(environ)
+    assert credentials.for_image(Reference.parse("registry.hub.docker.com/library/a:1")).username == "me"
+    assert credentials.for_image(Reference.parse("http://lab.example.org:5005/group/project/a:1")).username == "you"
+    assert credentials.for_image(Reference.parse("https://lab.example.org:5005/group/a:1")) is None
+    assert credentials_from_environment({}).for_image(IMAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"DUCC_A_IDENT": ""}, "DUCC_A_IDENT"),
+        ({"DUCC_A_USER": ""}, "_USER"),
+        ({"DUCC_A_PASS": ""}, "_PASS"),
+        ({"DUCC_A_USER": "a:b"}, "colon"),
+        ({"DUCC_A_IDENT": "host/../x"}, "host/namespace"),
+        ({"DUCC_A_IDENT": "user:s3cret@host"}, "host/namespace"),
+        ({"DUCC_A_PROXY": "mirror.example.org"}, "not supported"),
+    ],
+)
+def test_variables_that_say_half_are_bad_input(changes, said):
+    environ = {
+        "DUCC_AUTH_REGISTRIES": "A",
+        "DUCC_A_IDENT": "host",
+        "DUCC_A_USER": "me",
+        "DUCC_A_PASS": "s3cret",
+        **changes,
+    }
+    with pytest.raises(BadInput, match=said) as caught:
+        credentials_from_environment(environ)
+    assert "s3cret" not in str(caught.value)
