@@ -88,8 +88,11 @@ class Catalog:
     def from_file(cls, name: str, path: Path) -> "Catalog":
         """Open a catalog that lies uncompressed in *path*, which must not change any more."""
         location = quote(str(path))
-        database = sqlite3.connect(f"file:{location}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        database.execute("PRAGMA mmap_size = 1073741824")  # read from the page cache; SQLite's own stays empty
+        try:
+            database = sqlite3.connect(f"file:{location}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+            database.execute("PRAGMA mmap_size = 1073741824")  # read from the page cache; SQLite's own stays empty
+        except sqlite3.DatabaseError as error:
+            raise BadCatalog(name, str(error)) from error
         return cls(name, database)
 
     def close(self) -> None:
@@ -141,11 +144,10 @@ class Catalog:
             return name, (parent[0], parent[1])
         return None
 
-    def first_of_link_group(self, row: Row) -> int:
-        """The rowid that stands for all names which share an inode with *row*."""
-        sql = "SELECT min(rowid) FROM catalog WHERE parent_1 = ? AND parent_2 = ? AND hardlinks = ?"
-        hardlinks = row.entry.link_group << 32 | row.entry.linkcount
-        return int(self._query(sql, (*row.parent, hardlinks))[0][0])
+    def link_groups(self, key: PathKey) -> dict[int, int]:
+        """Of the directory with *key*: the first rowid of each group of names that share an inode."""
+        where = "WHERE parent_1 = ? AND parent_2 = ? AND hardlinks > 4294967295 GROUP BY 1"
+        return dict(self._query(f"SELECT hardlinks >> 32, min(rowid) FROM catalog {where}", key))  # noqa: S608 - constant
 
     def last_rowid(self) -> int:
         return int(self._query("SELECT coalesce(max(rowid), 0) FROM catalog")[0][0])
@@ -155,6 +157,15 @@ class Catalog:
         chunks = self._chunks_by_key()
         for columns in self._query(f"{_SELECT} ORDER BY rowid"):
             yield _row(columns, chunks.get(columns[1:3], ()))
+
+    def rows_by_key(self) -> Iterator[Row]:
+        """Every row, by its key. Few are held at a time; the catalog may be asked other things meanwhile."""
+        chunks = self._chunks_by_key()
+        after: PathKey = (-(1 << 63), -(1 << 63))
+        where = "WHERE (md5path_1, md5path_2) > (?, ?) ORDER BY md5path_1, md5path_2 LIMIT 1000"
+        while found := self._query(f"{_SELECT} {where}", after):
+            yield from (_row(columns, chunks.get(columns[1:3], ())) for columns in found)
+            after = found[-1][1:3]
 
     def nested(self) -> dict[bytes, CatalogRef]:
         """Where other catalogs of these coordinates begin, by path."""

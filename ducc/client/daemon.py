@@ -1,0 +1,154 @@
+"""The process behind a mount: it opens the repository, mounts it, answers, follows the publisher, and ends.
+
+Signals: SIGTERM and SIGINT unmount and end it; SIGHUP makes it ask at once whether there is a new revision.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyfuse3
+import pyfuse3.asyncio
+import uvloop
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from ducc.client.cache import DEFAULT_LIMIT_BYTES, Cache
+from ducc.client.fuse import Mounted
+from ducc.client.mountpoint import MountFailed, claim, mounted_at, read_more_ahead
+from ducc.client.refresh import Plan
+from ducc.client.repository import Repository
+from ducc.errors import DuccError
+from ducc.storage.base import ReadableStore
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_TTL_SECONDS = 5
+_RETRY_SECONDS = 180  # after a refresh that failed, unless the TTL is shorter
+_SWITCH_SECONDS = 0.0005  # a thread that computes must not keep the answering one waiting for long
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """What to mount and where. *mountpoint* is an absolute path to a directory."""
+
+    fqrn: str
+    mountpoint: Path
+    store: ReadableStore
+    master_keys: Sequence[RSAPublicKey]
+    cache_directory: Path
+    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
+
+
+def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
+    """Mount and answer until unmounted; *ready* is called when the kernel may ask."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    _allow_many_files()
+    lock = claim(settings.mountpoint)
+    try:
+        cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
+        repository = Repository.open(
+            settings.fqrn, settings.store, cache, settings.master_keys, lambda: datetime.now(UTC)
+        )
+        try:
+            _mount(settings, Mounted(repository, cache))
+            log.info(
+                "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
+            )
+            _answer(repository, settings.mountpoint, ready)
+        finally:
+            repository.close()
+    finally:
+        os.close(lock)
+    log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)
+
+
+def _mount(settings: MountSettings, operations: Mounted) -> None:
+    if not settings.mountpoint.is_dir():
+        raise MountFailed(f"{settings.mountpoint} is not a directory")
+    if mounted_at(settings.mountpoint):
+        raise MountFailed(f"something is mounted at {settings.mountpoint} already")
+    options = {"ro", "nosuid", "nodev", "noatime", "default_permissions", "subtype=ducc", f"fsname={settings.fqrn}"}
+    if os.geteuid() == 0:
+        options.add("allow_other")
+    pyfuse3.asyncio.enable()
+    try:
+        pyfuse3.init(operations, str(settings.mountpoint), options)
+    except RuntimeError as error:
+        raise MountFailed(
+            f"{settings.mountpoint}: the kernel refuses the mount ({error}); is fuse3 installed?"
+        ) from error
+    read_more_ahead(settings.mountpoint)
+
+
+def _answer(repository: Repository, mountpoint: Path, ready: Callable[[], None]) -> None:
+    try:
+        uvloop.run(_answer_and_follow(repository, ready))
+    finally:
+        pyfuse3.close(unmount=mounted_at(mountpoint) is not None)
+
+
+async def _answer_and_follow(repository: Repository, ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, pyfuse3.terminate)
+    following = asyncio.create_task(_follow(repository, asked))
+    loop.call_soon(ready)
+    try:
+        await pyfuse3.main()
+    finally:
+        following.cancel()
+
+
+async def _follow(repository: Repository, asked: asyncio.Event) -> None:
+    """Show each new revision when the old one's time is over, or when asked."""
+    pause = _ttl(repository)
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), pause)
+        asked.clear()
+        try:
+            await _refresh(repository)
+            pause = _ttl(repository)
+        except DuccError as error:
+            log.warning("staying at revision %d: %s", repository.manifest.revision, error)
+            pause = min(_ttl(repository), _RETRY_SECONDS)
+
+
+async def _refresh(repository: Repository) -> None:
+    manifest = await asyncio.to_thread(repository.newer_manifest)
+    if manifest is None:
+        return
+    plan = await asyncio.to_thread(repository.plan, manifest)
+    while not repository.apply(plan, manifest):
+        plan = await asyncio.to_thread(repository.plan, manifest)
+    await asyncio.to_thread(_make_kernel_forget, plan)
+    log.info("new revision: fqrn=%s revision=%d changes=%d", manifest.fqrn, manifest.revision, len(plan.names))
+
+
+def _make_kernel_forget(plan: Plan) -> None:
+    """Blocks while a name is being looked up, so it must not run where the look-ups are answered."""
+    for inode, name in plan.names:
+        with suppress(OSError):  # mostly: the kernel does not know it
+            pyfuse3.invalidate_entry(pyfuse3.InodeT(inode), pyfuse3.FileNameT(name))
+    for inode in plan.inodes:
+        with suppress(OSError):
+            pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+
+
+def _ttl(repository: Repository) -> int:
+    return max(repository.manifest.ttl_seconds, _SHORTEST_TTL_SECONDS)
+
+
+def _allow_many_files() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

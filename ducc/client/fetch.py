@@ -1,0 +1,97 @@
+"""From an object's name to its verified content.
+
+The hash of the stored bytes is compared before anything else is done with them. An object is fetched once, however
+many ask for it at the same time; an object that arrives damaged is asked for once more.
+"""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple
+
+from ducc.client.cache import Cache, Content
+from ducc.cvmfs.compression import inflate, inflate_at_most
+from ducc.cvmfs.entry import STORED, ZLIB
+from ducc.cvmfs.objectname import ObjectName
+from ducc.errors import DuccError
+from ducc.storage.base import ReadableStore
+
+log = logging.getLogger(__name__)
+
+_THREADS = 16  # most of them wait for the network
+_LARGEST_UNSAID = 1 << 28  # bytes of content whose size nothing tells (a certificate; a root catalog, by old tools)
+
+
+class CorruptObject(DuccError):
+    """The store's bytes are not those that the object's name promises."""
+
+    exit_code = 50
+    retryable = True
+
+    def __init__(self, name: ObjectName, reason: str) -> None:
+        super().__init__(f"object {name} is damaged: {reason}")
+
+
+class Wanted(NamedTuple):
+    """What to fetch, and how to know it: *size* is the content's, uncompressed; None where nothing tells."""
+
+    name: ObjectName
+    size: int | None
+    compression: int = ZLIB
+
+
+class Fetcher:
+    """Objects of one store, through one cache. Every method may be called by any thread."""
+
+    def __init__(self, store: ReadableStore, cache: Cache) -> None:
+        self._store, self._cache = store, cache
+        self._pool = ThreadPoolExecutor(_THREADS, "fetch")
+        self._running: dict[Wanted, Future[Content]] = {}
+        self._lock = Lock()
+
+    def cached(self, wanted: Wanted) -> Content | None:
+        """The content if this machine has it; never waits for the network."""
+        return self._cache.open(wanted.name.digest, wanted.size)
+
+    def fetch(self, wanted: Wanted) -> "Future[Content]":
+        """Begin to fetch, or join whoever is fetching the same.
+
+        Raises through the future: `CorruptObject`, `ObjectMissing`, `StoreUnavailable`.
+        """
+        with self._lock:
+            running = self._running.get(wanted)
+            if running is None:
+                running = self._running[wanted] = self._pool.submit(self._load, wanted)
+            return running
+
+    def content(self, wanted: Wanted) -> Content:
+        """The content, waited for."""
+        return self.cached(wanted) or self.fetch(wanted).result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, wanted: Wanted) -> Content:
+        try:
+            content = self.cached(wanted)  # perhaps somebody was faster
+            return content or self._cache.add(wanted.name.digest, self._download(wanted))
+        finally:
+            with self._lock:
+                del self._running[wanted]
+
+    def _download(self, wanted: Wanted) -> bytes:
+        try:
+            return self._verified(wanted)
+        except CorruptObject as error:
+            log.warning("asking once more: %s", error)
+            return self._verified(wanted)
+
+    def _verified(self, wanted: Wanted) -> bytes:
+        stored = self._store.get(wanted.name)
+        if (arrived := ObjectName.of(stored, wanted.name.suffix)) != wanted.name:
+            raise CorruptObject(wanted.name, f"{len(stored)} bytes arrived, whose hash is {arrived.digest.hex()}")
+        if wanted.compression != STORED:
+            return inflate_at_most(stored, _LARGEST_UNSAID) if wanted.size is None else inflate(stored, wanted.size)
+        if wanted.size is not None and len(stored) != wanted.size:
+            raise CorruptObject(wanted.name, f"it has {len(stored)} bytes, its catalog says {wanted.size}")
+        return stored

@@ -1,0 +1,122 @@
+"""What the outside sees of a mount: the kernel's table, and a lock that lasts as long as the process behind it.
+
+The lock is a file in the run-time directory, named after the mountpoint. The kernel drops it with its holder, however
+that ends, so "has it ended?" has an exact answer; inside stands the process id, for signals.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ducc.errors import DuccError
+
+MOUNT_TYPE = "fuse.ducc"
+_END_SECONDS = 30.0  # how long a process may take to end after its mount is gone
+_READ_AHEAD_KB = 1024
+
+
+class MountFailed(DuccError):
+    """The repository is fine, but can't be shown in that directory."""
+
+    exit_code = 54
+
+
+class UnmountFailed(DuccError):
+    """The directory is still mounted."""
+
+    exit_code = 55
+
+
+class MountEntry(NamedTuple):
+    """A line of the kernel's table. *device* is `major:minor`."""
+
+    device: str
+    mountpoint: str
+    type: str
+
+
+def mounted_at(directory: Path) -> MountEntry | None:
+    """What is mounted exactly at *directory* (absolute), topmost. Nothing below it is touched: it may not answer."""
+    found = None
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        if _unescaped(fields[4]) == str(directory):
+            found = MountEntry(fields[2], _unescaped(fields[4]), fields[fields.index("-") + 1])
+    return found
+
+
+def unmount(directory: Path) -> None:
+    """Take the mount away and wait until the process behind it has ended; a dead mount goes even if it is in use."""
+    lock = _lock_path(directory)
+    options = ["-u"] if _is_held(lock) else ["-u", "-z"]
+    command = ["fusermount3", *options, str(directory)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        reason = finished.stderr.strip().splitlines() or ["fusermount3 does not say why"]
+        raise UnmountFailed(f"{directory} is still mounted: {reason[-1]}")
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_held(lock):
+        if time.monotonic() > deadline:
+            raise UnmountFailed(f"{directory} is unmounted, but the process behind it has not ended")
+        time.sleep(0.01)
+    lock.unlink(missing_ok=True)
+
+
+def claim(directory: Path) -> int:
+    """Hold the mountpoint's lock as long as this process lives (or the returned descriptor is open)."""
+    path = _lock_path(directory)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise MountFailed(f"{directory} is mounted already, or just being mounted") from None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def read_more_ahead(directory: Path) -> None:
+    """Let the kernel read files in larger pieces; only root may, and it is only a matter of speed."""
+    entry = mounted_at(directory)
+    if entry is not None and os.geteuid() == 0:
+        setting = Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb")
+        if os.access(setting, os.W_OK):
+            setting.write_text(str(_READ_AHEAD_KB))
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock_path(directory: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
+    return _run_time_directory() / f"{name}.lock"
+
+
+def _run_time_directory() -> Path:
+    if os.geteuid() == 0:
+        return Path("/run/ducc")
+    return Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/ducc-{os.geteuid()}")) / "ducc"  # noqa: S108 - private mode
+
+
+def _unescaped(text: str) -> str:
+    """Blanks, tabs, newlines and backslashes are octal in the table."""
+    return (
+        text.encode(errors="surrogateescape")
+        .decode("unicode_escape")
+        .encode("latin-1")
+        .decode(errors="surrogateescape")
+    )

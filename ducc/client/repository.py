@@ -1,0 +1,146 @@
+"""A repository, opened for reading: its trusted head, and the tree that the head stands for.
+
+The mount asks by inode, through `tree`; programs ask by path. Whoever asks by path waits for what has to be fetched.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import ParamSpec, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from ducc.catalog.reader import BadCatalog
+from ducc.catalog.schema import CatalogRef
+from ducc.client.attachments import Node, Tree
+from ducc.client.cache import Cache, Content
+from ducc.client.catalogs import CatalogNeeded, Catalogs
+from ducc.client.fetch import Fetcher, Wanted
+from ducc.client.head import Head
+from ducc.client.inodes import ROOT_INODE
+from ducc.client.refresh import Plan, plan_refresh
+from ducc.cvmfs.entry import Chunk, Entry
+from ducc.cvmfs.manifest import Manifest
+from ducc.cvmfs.objectname import ObjectName, Suffix
+from ducc.storage.base import ReadableStore
+
+_LISTED_AT_ONCE = 1000
+
+Question = ParamSpec("Question")
+Answer = TypeVar("Answer")
+
+
+class Repository:
+    """One repository at the revision that `manifest` names. `open` makes one; `close` it when done."""
+
+    def __init__(self, head: Head, manifest: Manifest, fetcher: Fetcher) -> None:
+        self._head, self.manifest, self.fetcher = head, manifest, fetcher
+        self.catalogs = Catalogs(fetcher)
+        root = _root_of(manifest)
+        self.catalogs.load(root)
+        self.tree = Tree(self.catalogs, root)
+
+    @classmethod
+    def open(
+        cls,
+        fqrn: str,
+        store: ReadableStore,
+        cache: Cache,
+        master_keys: Sequence[RSAPublicKey],
+        clock: Callable[[], datetime],
+    ) -> "Repository":
+        """Verify the whole chain of trust and load the root catalog, nothing else."""
+        fetcher = Fetcher(store, cache)
+        head = Head(fqrn, store, fetcher, master_keys, clock)
+        return cls(head, head.first(), fetcher)
+
+    def close(self) -> None:
+        self.fetcher.close()
+
+    # --- following the publisher ------------------------------------------------------------
+
+    def newer_manifest(self) -> Manifest | None:
+        """Ask the server whether there is a revision to follow."""
+        return self._head.newer(self.manifest)
+
+    def plan(self, manifest: Manifest) -> Plan:
+        """Plan how to show a newer revision; may take long, and runs beside everything else."""
+        return plan_refresh(self.tree, self.catalogs, _root_of(manifest))
+
+    def apply(self, plan: Plan, manifest: Manifest) -> bool:
+        """Show the revision that *plan* was made for; False if the plan has been overtaken: make another."""
+        if not plan.apply(self.tree):
+            return False
+        self.manifest = manifest
+        self.catalogs.keep_only({attachment.ref.digest for attachment in self.tree.root.everything()})
+        return True
+
+    def refresh(self) -> bool:
+        """Show the newest revision; True if it is another than before."""
+        manifest = self.newer_manifest()
+        if manifest is None:
+            return False
+        while not self.apply(self.plan(manifest), manifest):
+            pass
+        return True
+
+    # --- asking by path ---------------------------------------------------------------------
+
+    def entry(self, path: bytes) -> Entry | None:
+        """What stands at *path* (`b""` is the root); symbolic links are not followed."""
+        node = self._node(path)
+        return None if node is None else node.row.entry
+
+    def listing(self, path: bytes) -> Iterator[Entry]:
+        """What the directory at *path* shows, in no particular order; nothing if there is no such directory."""
+        node = self._node(path)
+        if node is None:
+            return
+        listing = self._wait(self.tree.listing, node.inode)
+        after = 0
+        while page := self._wait(self.tree.page, listing, after, _LISTED_AT_ONCE):
+            yield from (node.row.entry for _, node in page if node and not node.row.entry.hidden)
+            after = page[-1][0]
+
+    def read(self, path: bytes) -> bytes | None:
+        """The whole content of the regular file at *path*, if there is one."""
+        node = self._node(path)
+        if node is None or not node.row.entry.is_regular:
+            return None
+        return b"".join(map(_bytes, map(self.fetcher.content, pieces(node.row.entry))))
+
+    def _node(self, path: bytes) -> Node | None:
+        node: Node | None = self._wait(self.tree.node, ROOT_INODE)
+        for name in path.split(b"/")[1:]:
+            if node is None or not node.row.entry.is_directory:
+                return None
+            node = self._wait(self.tree.child, node.inode, name)
+        return node
+
+    def _wait(self, question: Callable[Question, Answer], *args: Question.args, **kwargs: Question.kwargs) -> Answer:
+        while True:
+            try:
+                return question(*args, **kwargs)
+            except CatalogNeeded as needed:
+                self.catalogs.load(needed.ref)
+
+
+def pieces(entry: Entry) -> list[Wanted]:
+    """The objects that make up a regular file, in their order."""
+    if entry.chunks:
+        return [piece(entry, chunk) for chunk in entry.chunks]
+    if entry.content is None:
+        raise BadCatalog("(open)", f"the file {entry.name!r} has no content")
+    return [Wanted(ObjectName(entry.content, Suffix.FILE), entry.size, entry.compression)]
+
+
+def piece(entry: Entry, chunk: Chunk) -> Wanted:
+    return Wanted(ObjectName(chunk.digest, Suffix.CHUNK), chunk.size, entry.compression)
+
+
+def _root_of(manifest: Manifest) -> CatalogRef:
+    return CatalogRef(manifest.root_hash, manifest.root_size)
+
+
+def _bytes(content: Content) -> bytes:
+    return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)
