@@ -47,6 +47,13 @@ class Answer:
 Script = Answer | Callable[[Seen], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up in the middle are what the tests are about."""
+
+
 class FakeRegistry:
     """A registry with one image name, `some/image`, unless a test says otherwise."""
 
@@ -54,8 +61,7 @@ class FakeRegistry:
         self.seen: list[Seen] = []
         self.content: dict[str, Answer] = {}
         self._script: dict[str, list[Script]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.scheme = "http" if tls is None else "https"
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)

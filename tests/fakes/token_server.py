@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from tests.needs import need_program
+from tests.registry import CONFIG, Registry, free_port
 
 ISSUER, SERVICE = "test-issuer", "test-registry"
 
@@ -40,6 +45,23 @@ class TokenServer:
         self.realm = f"http://127.0.0.1:{self._server.server_address[1]}/token"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
+
+    @contextlib.contextmanager
+    def guarded_registry(self, directory: Path) -> Iterator[Registry]:
+        """Debian's `docker-registry` over the storage in *directory*, open to those who bring our tokens."""
+        need_program("docker-registry")
+        registry = Registry(f"127.0.0.1:{free_port()}", directory / "storage", directory / "guarded.log")
+        config = directory / "guarded.yml"
+        config.write_text(CONFIG.format(storage=registry.storage, host=registry.host) + self.registry_settings())
+        with registry.log.open("wb") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", config]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(registry)
+            yield registry
+        finally:
+            process.kill()
+            process.wait()
 
     def registry_settings(self) -> str:
         """The lines of a registry's configuration that make it ask for our tokens."""
@@ -100,6 +122,17 @@ def _handler(server: TokenServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _wait_for(registry: Registry) -> None:
+    for _ in range(200):
+        try:
+            requests.get(f"{registry.url}/v2/", timeout=5)
+        except requests.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"docker-registry did not start:\n{registry.log.read_text(errors='replace')}")
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
