@@ -30,11 +30,9 @@ PROGRAM = "import sys, platform; print('hello from Python', platform.python_vers
 
 WISHLIST = """\
 version: 1
-user: demo
 cvmfs_repo: {fqrn}
-output_format: ''
 input:
-  - 'http://{reference}'
+  - http://{reference}
 """
 
 

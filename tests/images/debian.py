@@ -40,14 +40,14 @@ def bootstrap(root: Path, suite: str = SUITE, *, include: tuple[str, ...] = ()) 
     (root / "etc" / "apt" / "sources.list").write_text("")
 
 
-def install(root: Path, *packages: str) -> None:
+def install(root: Path, *packages: str, suite: str = SUITE) -> None:
     """Install packages by the apt of *root*. Lists, downloads, logs and sources are gone afterwards.
 
     Everything is mounted in a namespace of its own, which ends with the command.
     """
     script = INSTALL.replace("{certificates}", str(CERTIFICATES))
     enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "install"]
-    quietly(*enter, str(root), _sources_list(), _settings(), *packages)
+    quietly(*enter, str(root), _sources_list(suite), _settings(), *packages)
 
 
 def mirror() -> str:
@@ -71,8 +71,14 @@ def _targets() -> list[tuple[str, str, str]]:
     return found
 
 
-def _sources_list() -> str:
-    return "\n".join(f"deb [signed-by={KEYRING}] {' '.join(target)}" for target in _targets())
+def _sources_list(suite: str) -> str:
+    """All that the machine knows of Debian 12, updates included; the one mirror for any other suite.
+
+    Other suites' lists expire after a week, and a frozen mirror's are older; they must be signed all the same.
+    """
+    if suite == SUITE:
+        return "\n".join(f"deb [signed-by={KEYRING}] {' '.join(target)}" for target in _targets())
+    return f"deb [signed-by={KEYRING} check-valid-until=no] {mirror()} {suite} main"
 
 
 def _settings() -> str:

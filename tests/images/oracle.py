@@ -18,22 +18,21 @@ SCANNER = Path(__file__).parents[1] / "trees.py"
 
 def expected_tree(image: Built) -> Tree:
     """The scan of the image as umoci unpacks it, from the cache or newly made."""
-    with locked(CACHE / "trees"):
-        kept = CACHE / "trees" / f"{image.tag}-{_key(image)}"
-        if kept.exists():
-            return pickle.loads(kept.read_bytes())
-        tree = _unpacked(image)
-        for outdated in kept.parent.glob(f"{image.tag}-*"):
-            outdated.unlink()
-        _write(kept, pickle.dumps(tree))
-        return tree
+    place = CACHE / "trees" / image.tag
+    with locked(place):
+        kept = place / _key(image)
+        if not kept.exists():
+            for outdated in place.glob("tree-*"):
+                outdated.unlink()
+            _write(kept, pickle.dumps(_unpacked(image)))
+        return pickle.loads(kept.read_bytes())
 
 
 def _key(image: Built) -> str:
     """Changes with the image and with the program that scans."""
     manifests = json.loads((image.layout / "index.json").read_text())["manifests"]
     named = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in manifests}
-    return hashlib.sha256(named[image.tag].encode() + SCANNER.read_bytes()).hexdigest()[:16]
+    return "tree-" + hashlib.sha256(named[image.tag].encode() + SCANNER.read_bytes()).hexdigest()[:16]
 
 
 def _unpacked(image: Built) -> Tree:
