@@ -54,10 +54,15 @@ class MountRow(NamedTuple):
 class Reference(NamedTuple):
     """An object that an entry is made of. *size* is uncompressed, *path* in the catalog's coordinates."""
 
-    name: ObjectName
+    digest: bytes
+    suffix: Suffix
     size: int
     compression: int
     path: bytes
+
+    @property
+    def name(self) -> ObjectName:
+        return ObjectName(self.digest, self.suffix)
 
 
 @dataclass(slots=True)
@@ -269,8 +274,7 @@ class _CatalogCheck:
 
     def _collect_contents(self) -> None:
         for *row, digest, size, flags in self._database.execute(rules.CONTENTS):
-            reference = Reference(ObjectName(digest), size, flags >> 11 & 7, self._path(*row))
-            self._report.references.append(reference)
+            self._report.references.append(Reference(digest, Suffix.FILE, size, flags >> 11 & 7, self._path(*row)))
 
     def _collect_chunks(self) -> None:
         files = {(one[0], one[1]): (self._path(*one[2:5]), *one[5:]) for one in self._query(rules.CHUNKED_FILES)}
@@ -296,8 +300,7 @@ class _CatalogCheck:
             if not isinstance(digest, bytes) or len(digest) != 20 or not any(digest):
                 self._find(Fault.CHUNK_HASH, path, f"the chunk at {offset} names no object")
             elif not external:
-                reference = Reference(ObjectName(digest, Suffix.CHUNK), length, compression, path)
-                self._report.references.append(reference)
+                self._report.references.append(Reference(digest, Suffix.CHUNK, length, compression, path))
         if (total := sum(length for _, length, _ in chunks)) != size:
             self._find(Fault.CHUNK_SUM, path, f"has {size} bytes, its chunks {total}")
 

@@ -108,7 +108,7 @@ class Walk:
         self._store, self._report, self._pool, self._check_objects = store, report, pool, check_objects
         self._arrived: set[bytes] = set()
         self._visited: dict[bytes, Visited] = {}
-        self._referred: set[tuple[ObjectName, int, int]] = set()
+        self._referred: set[tuple[bytes, Suffix, int, int]] = set()
 
     def visit(self, arrivals: list[Arrival]) -> None:
         """Judge these catalogs, and all that can be reached from them; not those that were judged before."""
@@ -185,7 +185,7 @@ class Walk:
         fresh: list[Reference] = []
         for one in visited:
             for reference in one.report.references:
-                if (known := reference[:3]) not in self._referred:
+                if (known := reference[:4]) not in self._referred:
                     self._referred.add(known)
                     fresh.append(reference._replace(path=one.located(reference.path)))
             one.report.references.clear()
