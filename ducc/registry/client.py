@@ -5,6 +5,7 @@ streamed; a broken connection is taken up again at the byte where it broke. Name
 reading is done by our own transport; `docs/decisions/registry-on-oras.md` says why.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +110,7 @@ class Registry:
         if isinstance(found, Index):
             raise UnsupportedImage(f"{reference}: an index in an index, more than {MAX_INDEX_DEPTH} deep")
         config = self._config(reference, found)
-        if config.os.lower() != platform.os:
+        if config.os.lower() != platform.os.lower():
             raise NoSuchPlatform(str(reference), platform, [config.platform])
         return Image(reference, found, index, config, _warnings(reference, found, config, platform))
 
@@ -259,40 +260,43 @@ class BlobStream:
         self.close()
 
     def _some(self, size: int) -> bytes:
-        while not self._at_end:
-            left = self._descriptor.size - self._offset
+        """The next bytes, at least one before the end."""
+        while left := self._descriptor.size - self._offset:
             try:
-                data = self._body.read1(min(size, READ_SIZE, left) if left else 1)
+                data = self._body.read1(min(size, READ_SIZE, left))
             except Unreachable as error:
-                if not left:  # every byte is here; only the goodbye is missing
-                    self._at_end = True
-                    continue
-                self._resume(error)
+                self._resume(str(error))
                 continue
-            if data and not left:
-                raise WrongLength(f"{self._source}: longer than the {self._descriptor.size} bytes announced")
             if data:
                 self._offset += len(data)
                 return data
-            if left:
-                self._resume(Unreachable(f"{self._source}: ends {left} bytes too early"))
-            self._at_end = not left
+            self._resume(f"ends {left} bytes too early")
+        self._expect_end()
         return b""
 
-    def _resume(self, error: Unreachable) -> None:
+    def _expect_end(self) -> None:
+        """Nothing may follow. A connection that breaks now breaks nothing: every byte is here."""
+        if self._at_end:
+            return
+        with contextlib.suppress(Unreachable):
+            if self._body.read1(1):
+                raise WrongLength(f"{self._source}: longer than the {self._descriptor.size} bytes announced")
+        self._at_end = True
+
+    def _resume(self, reason: str) -> None:
         """Ask again for what is missing, a bounded number of times."""
         while True:
             self._body.close()
             self._breaks += 1
             if self._breaks > MAX_RESUMES:
-                raise error
-            log.info("blob resumed: source=%s offset=%d reason=%s", self._source, self._offset, error)
+                raise Unreachable(f"{self._source}: given up after {MAX_RESUMES} resumptions: {reason}")
+            log.info("blob resumed: source=%s offset=%d reason=%s", self._source, self._offset, reason)
             self._registry.transport.pause(self._breaks)
             self._body = self._open()
             try:
                 self._skip_what_is_known()
-            except Unreachable as again:
-                error = again
+            except Unreachable as error:
+                reason = str(error)
             else:
                 return
 

@@ -370,7 +370,7 @@ def test_a_connection_that_always_breaks_is_given_up(client, server):
         return Answer(200, BLOB, cut_after=100)
 
     server.say_always(path, cut)
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable, match=r"some/image:tag: blob sha256:\w+: given up after"):
         read_all(client, server)
     assert len(server.seen) == MAX_RESUMES + 1
 
