@@ -40,6 +40,13 @@ class ImpossibleEntry(DuccError):
         super().__init__(f"layer {layer}: {path.decode(errors='backslashreplace')!r}: {reason}")
 
 
+class NoDirectory(ImpossibleEntry):
+    """An entry is below something that the same layer makes a file."""
+
+    def __init__(self, layer: str, path: bytes) -> None:
+        super().__init__(layer, path, "passes through something that is no directory")
+
+
 @dataclass(slots=True)
 class _Inode:
     """What one or more names stand for. *names* counts them."""
@@ -85,6 +92,8 @@ class LayerTreeBuilder:
 
     def add(self, member: Member, content: Content | None) -> None:
         """Add one member; *content* is where a file's bytes go."""
+        if self._hides_nothing(member):
+            return
         if member.kind is Kind.OPAQUE:
             self._directory(member.path).opaque = True
         elif not member.path:
@@ -116,6 +125,16 @@ class LayerTreeBuilder:
             old.member = member
         else:
             parent.children[name] = _Directory(member, opaque=old is _WHITEOUT)
+
+    def _hides_nothing(self, member: Member) -> bool:
+        """Is it a whiteout in what was a directory, and is a file in this layer? (umoci writes them.)"""
+        if member.kind not in (Kind.WHITEOUT, Kind.OPAQUE):
+            return False
+        try:
+            self._existing(member.path if member.kind is Kind.OPAQUE else member.path.rpartition(b"/")[0])
+        except NoDirectory:
+            return True
+        return False
 
     def _hide(self, parent: _Directory, name: bytes, old: _Node | None) -> None:
         """A whiteout is about layers below: what this layer itself puts there stays, whichever comes first."""
@@ -180,7 +199,7 @@ class LayerTreeBuilder:
         self, path: bytes, node: _Inode, hops: int, trail: list[_Directory], pending: list[bytes]
     ) -> list[_Directory]:
         if node.member.kind is not Kind.SYMLINK:
-            raise ImpossibleEntry(self._layer, path, "passes through something that is no directory")
+            raise NoDirectory(self._layer, path)
         if hops > MAX_LINK_HOPS:
             raise ImpossibleEntry(self._layer, path, f"passes through more than {MAX_LINK_HOPS} symbolic links")
         target = node.member.link
