@@ -166,10 +166,14 @@ class _Session:
     def __init__(self, root: str, path: str) -> None:
         """To be called with the store's lock held, so that nobody takes the new directory for a dead one's."""
         self._root, self._path = root, path
-        make_directory(path)
-        self._lock = try_lock(f"{path}/lock")
-        self._file_system = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._numbers = count()
+        self._file_system = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            make_directory(path)
+            self._lock = try_lock(f"{path}/lock")
+        except BaseException:
+            os.close(self._file_system)
+            raise
 
     def new_path(self) -> str:
         return f"{self._path}/{next(self._numbers)}"
@@ -178,10 +182,12 @@ class _Session:
         sync_file_system(self._file_system, self._root)
 
     def close(self) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
-        os.close(self._file_system)
-        if self._lock is not None:
-            os.close(self._lock)
+        try:
+            shutil.rmtree(self._path, ignore_errors=True)
+        finally:
+            os.close(self._file_system)
+            if self._lock is not None:
+                os.close(self._lock)
 
 
 def _remove_dead_sessions(txn: str) -> None:
