@@ -195,7 +195,8 @@ class _Reader:
         return name or ""
 
     def output_format(self, node: yaml.Node | None) -> str | None:
-        template = self.text(node, "output_format")
+        """The template, or None: an empty one stands for none, as in lists that have never made thin images."""
+        template = self.text(node, "output_format") or None
         if node is not None and template is not None:
             try:
                 check_template(template)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from ducc.image.config import ImageConfig, MalformedConfig
 from ducc.image.digest import Digest
 from ducc.image.strictjson import MalformedDocument

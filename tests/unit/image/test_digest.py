@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+
 from ducc.image.digest import Digest, DigestMismatch, MalformedDigest, UnsupportedDigest
 
 HEX = hashlib.sha256(b"").hexdigest()

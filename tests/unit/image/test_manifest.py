@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from ducc.image.digest import Digest
 from ducc.image.manifest import (
     DOCKER_LIST,

@@ -1,4 +1,5 @@
 import pytest
+
 from ducc.errors import BadInput
 from ducc.image.digest import Digest
 from ducc.image.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, Platform

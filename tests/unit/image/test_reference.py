@@ -1,9 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.image.reference import MalformedReference, NoRegistry, NoTag, Reference
-from hypothesis import given
-from hypothesis import strategies as st
 
 HEX = "a" * 64
 DIGEST = Digest(HEX)

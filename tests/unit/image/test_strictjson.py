@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from ducc.image.strictjson import MAX_BYTES, Fields, MalformedDocument, read_json, read_object
 
 

@@ -1,4 +1,7 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ducc.errors import BadInput
 from ducc.image.reference import Reference
 from ducc.registry.auth import (
@@ -15,8 +18,6 @@ from ducc.registry.auth import (
     read_token,
 )
 from ducc.transport import Reply
-from hypothesis import given
-from hypothesis import strategies as st
 
 IMAGE = Reference.parse("https://registry.example.org/group/image:1")
 BEARER = 'Bearer realm="https://auth.example.org/token",service="registry",scope="repository:group/image:pull"'

@@ -2,6 +2,7 @@ import json
 import threading
 
 import pytest
+
 from ducc.image.config import MalformedConfig
 from ducc.image.digest import Digest, DigestMismatch
 from ducc.image.manifest import Descriptor, MalformedManifest, Platform, UnsupportedImage

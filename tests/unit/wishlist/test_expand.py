@@ -2,10 +2,11 @@ import fnmatch
 import time
 
 import pytest
-from ducc.image.reference import Reference
-from ducc.wishlist.expand import expand, matches
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ducc.image.reference import Reference
+from ducc.wishlist.expand import expand, matches
 
 
 @pytest.mark.parametrize(

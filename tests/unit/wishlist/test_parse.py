@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ducc.errors import BadInput
 from ducc.image.reference import MalformedReference, NoTag, Reference
 from ducc.wishlist.parse import (
@@ -12,8 +15,6 @@ from ducc.wishlist.parse import (
     parse_wishlist,
     read_wishlist,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 SAMPLES = sorted((Path(__file__).parents[3] / "wishlists").glob("*.yaml"))
 HEAD = "version: 1\ncvmfs_repo: unpacked.example.org\ninput:\n"

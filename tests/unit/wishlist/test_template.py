@@ -1,4 +1,5 @@
 import pytest
+
 from ducc.image.reference import Reference
 from ducc.wishlist.template import MalformedTemplate, check_template, fill_template
 
