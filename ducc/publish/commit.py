@@ -19,7 +19,7 @@ from ducc.cvmfs.manifest import Manifest
 from ducc.cvmfs.objectname import Suffix
 from ducc.cvmfs.signature import sign_manifest
 from ducc.publish.changes import BindTree, Change, apply
-from ducc.publish.keys import PublisherKeys
+from ducc.publish.keys import SigningKeys
 from ducc.publish.repository import Head, Repository
 from ducc.storage.base import HeadMoved
 
@@ -34,7 +34,7 @@ _KINDS = {
 
 
 def commit(
-    repository: Repository, keys: PublisherKeys, changes: Sequence[Change], clock: Callable[[], float] = time.time
+    repository: Repository, keys: SigningKeys, changes: Sequence[Change], clock: Callable[[], float] = time.time
 ) -> Head:
     """Publish *changes* as one new revision, and return it. All trees that they bind were written before.
 
@@ -68,7 +68,7 @@ def _write_trunk(repository: Repository, base: Head, changes: Sequence[Change], 
 
 
 def publish(
-    repository: Repository, keys: PublisherKeys, base: Head, trunk: WrittenTree, trees: Sequence[CatalogRef], now: int
+    repository: Repository, keys: SigningKeys, base: Head, trunk: WrittenTree, trees: Sequence[CatalogRef], now: int
 ) -> Head:
     """Make *trunk*, which is written, the revision after *base*. Raises `HeadMoved` if *base* is not the head."""
     manifest = replace(
