@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zstandard
+
 from ducc.image.digest import Digest, DigestMismatch
 from ducc.layer.decompress import DecompressedStream, LayerTooLarge, UnreadableCompression
 from ducc.layer.entries import DiffIdMismatch, LayerReader

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from ducc.layer.decompress import LayerTooLarge
 from ducc.layer.entries import Kind
 from ducc.layer.tar import MalformedArchive
@@ -101,7 +102,7 @@ REFUSED = {
     "B38 bytes of no record": (pax_body(record(b"path", b"y") + bytes(3)) + member(b"x"), "its length"),
     "B38 more than a MiB": (pax({b"comment": bytes(1 << 20)}) + member(b"x"), "extended header of"),
     "B38 claims 64 MiB": (header(b"x", b"x", 64 << 20), "extended header of"),
-    "B38 many records": (pax_body(b"".join(b"8 %04x=\n" % (i % 65_536) for i in range(65_537))) + member(b"x"), "65536"),
+    "B38 many records": (pax_body(b"8 four=\n" * 65_537) + member(b"x"), "65536"),
     "B39 NUL in a path": (pax({b"path": b"a\0b"}) + member(b"x"), "NUL"),
     "B39 NUL in a key": (pax({b"a\0b": b"x"}) + member(b"x"), "NUL"),
     "B40 malformed global header": (pax_body(b"5 x\n\n", b"g") + member(b"x"), "pax record"),
@@ -317,7 +318,7 @@ def test_b36_truncation_is_refused_except_in_padding() -> None:
     tar = member(b"first") + member(b"x", b"content")
     for length in range(513, len(tar)):
         if length < 1024 + len(b"content"):
-            with pytest.raises(MalformedArchive, match="the archive ends inside" if length != 1024 else "its content"):
+            with pytest.raises(MalformedArchive, match="the archive ends inside"):
                 read(tar[:length])
         else:  # only padding is missing: Go's reader accepts that
             assert read(tar[:length]).contents[b"/x"] == b"content"

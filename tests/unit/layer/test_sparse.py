@@ -4,6 +4,7 @@ import resource
 import time
 
 import pytest
+
 from ducc.layer.decompress import LayerTooLarge
 from ducc.layer.tar import MalformedArchive
 from tests.unit.layer.archives import GNU, archive, binary, header, member, padded, pax, read, reader_of
