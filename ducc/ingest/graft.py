@@ -14,7 +14,7 @@ from ducc.cvmfs.entry import Entry
 from ducc.errors import DuccError
 from ducc.ingest.layer_tree import DIRECTORY_BYTES, MAX_LINK_HOPS
 from ducc.ingest.notes import LayerNotes
-from ducc.ingest.overlay import is_opaque, not_opaque
+from ducc.ingest.overlay import is_opaque, not_opaque, opaque
 
 EMPTY_ROOT = Directory(Entry(b"", stat.S_IFDIR | 0o755, size=DIRECTORY_BYTES))
 
@@ -83,9 +83,8 @@ def _directory_at(editor: TreeEditor, path: bytes) -> Entry:
 
 def _with_attributes(directory: Entry, other: Entry) -> Entry:
     """The attributes of *other* under the name of *directory*; whether it is opaque stays."""
-    if is_opaque(directory):
-        return directory
-    return not_opaque(other)._replace(name=directory.name)
+    taken = not_opaque(other)._replace(name=directory.name)
+    return opaque(taken) if is_opaque(directory) else taken
 
 
 class _CopyUp:

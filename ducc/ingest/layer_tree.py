@@ -70,9 +70,13 @@ class _Whiteout:
 
 @dataclass(slots=True)
 class _Directory:
-    """*member* is None while the directory is only implied by what is in it."""
+    """*member* is None while the directory is only implied by what is in it.
+
+    *fresh* is one that takes the place of what a whiteout has removed: it has nothing of the directory below.
+    """
 
     member: Member | None = None
+    fresh: bool = False
     opaque: bool = False
     children: "dict[bytes, _Node]" = field(default_factory=dict)
 
@@ -124,7 +128,7 @@ class LayerTreeBuilder:
         elif isinstance(old, _Directory):
             old.member = member
         else:
-            parent.children[name] = _Directory(member, opaque=old is _WHITEOUT)
+            parent.children[name] = _Directory(member, fresh=old is _WHITEOUT)
 
     def _hides_nothing(self, member: Member) -> bool:
         """Is it a whiteout in what was a directory, and is a file in this layer? (umoci writes them.)"""
@@ -191,7 +195,7 @@ class LayerTreeBuilder:
             if not isinstance(node, _Directory):
                 if not make:
                     return None
-                node = trail[-1].children[name] = _Directory(opaque=node is _WHITEOUT)
+                node = trail[-1].children[name] = _Directory(fresh=node is _WHITEOUT)
             trail.append(node)
         return trail[-1]
 
@@ -249,10 +253,10 @@ class _Finish:
         return _leaf_entry(name, node.member, node.content, group)
 
     def _empty(self, path: bytes, name: bytes, source: _Directory) -> Directory:
-        if source.member is None:
+        if source.member is None and not source.fresh:
             self._implied.append(path)
         entry = _directory_entry(name, source.member)
-        if source.opaque:
+        if source.opaque or source.fresh:
             self._opaque.append(path)
             entry = opaque(entry)
         return Directory(entry)
