@@ -21,7 +21,7 @@ PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev
 RUN_PACKAGES := fuse3
-TEST_PACKAGES := attr busybox-static ca-certificates debian-archive-keyring debootstrap docker-registry libcap2-bin \
+TEST_PACKAGES := attr busybox-static debian-archive-keyring debootstrap docker-registry libcap2-bin \
 	skopeo umoci util-linux
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
