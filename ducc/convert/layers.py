@@ -15,7 +15,7 @@ from ducc.image.digest import Digest
 from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
 from ducc.ingest.layer import Ingest, LayerTree
-from ducc.layer.entries import DiffIdMismatch, LayerReader
+from ducc.layer.entries import DiffIdMismatch
 from ducc.layer.stream import VerifiedStream
 from ducc.publish.changes import BindTree, Change, PutFile
 from ducc.registry.client import Registry
@@ -53,7 +53,7 @@ class LayerPool:
             self._observer.layer(digest, descriptor.size) as seen,
         ):
             stream = VerifiedStream(seen.counting(blob), digest, descriptor.size, f"layer {digest}")
-            return self._ingest.layer(LayerReader(stream, diff_id), digest, diff_id)
+            return self._ingest.layer(stream, diff_id)
 
 
 def check_diff_id(layer: LayerTree, claimed: Digest) -> None:

@@ -22,6 +22,9 @@ COMPRESSORS: dict[str, Compress] = {
 }
 
 
+_DAMAGED: type[Exception] = isal_zlib.error
+
+
 class BadObject(DuccError):
     """An object's bytes, whose hash is right, are not a zlib stream of the length that a catalog gives."""
 
@@ -49,7 +52,7 @@ def inflate_at_most(stored: bytes, limit: int) -> bytes:
     inflater = isal_zlib.decompressobj()
     try:
         data = inflater.decompress(stored, limit + 1)
-    except isal_zlib.error as error:
+    except _DAMAGED as error:
         raise BadObject(f"an object does not inflate: {error}") from error
     if len(data) > limit:
         raise BadObject(f"an object inflates to more than {limit} bytes")

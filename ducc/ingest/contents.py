@@ -119,8 +119,7 @@ class ContentWriter:
     def _put(self, data: bytes, suffix: Suffix) -> bytes:
         stored = self._compress(data)
         name = ObjectName.of(stored, suffix)
-        if not self._store.exists(name):
-            self._store.put(name, stored)
+        self._store.put(name, stored)
         return name.digest
 
 

@@ -12,11 +12,13 @@ from ducc.catalog.writer import write_tree
 from ducc.cvmfs.compression import Compress
 from ducc.cvmfs.objectname import parse_hash
 from ducc.image.digest import Digest
+from ducc.ingest.ahead import ReadAhead
 from ducc.ingest.contents import CHUNKED_ABOVE, Content, ContentWriter
 from ducc.ingest.index import ContentIndex
 from ducc.ingest.layer_tree import LayerTreeBuilder
 from ducc.ingest.notes import LayerNotes
 from ducc.layer.entries import Kind, LayerReader, Member
+from ducc.layer.stream import VerifiedStream
 from ducc.storage.base import ObjectStore
 
 PIECE_BYTES = 1 << 20
@@ -78,8 +80,15 @@ class Ingest:
     workers: Executor
     policy: SplitPolicy
 
-    def layer(self, reader: LayerReader, digest: Digest, diff_id: Digest) -> LayerTree:
+    def layer(self, blob: VerifiedStream, diff_id: Digest) -> LayerTree:
         """Ingest one layer. When this returns, all was verified, and everything the tree refers to was put."""
+        reader = LayerReader(blob, diff_id, ahead=ReadAhead)
+        try:
+            return self._ingest(reader, blob.expected, diff_id)
+        finally:
+            reader.stop()
+
+    def _ingest(self, reader: LayerReader, digest: Digest, diff_id: Digest) -> LayerTree:
         contents = ContentWriter(self.store, self.compress, self.index, self.workers)
         builder = LayerTreeBuilder(str(digest))
         try:

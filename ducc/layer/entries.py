@@ -6,16 +6,16 @@ of hard links) is decided by who has all of them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from os import makedev
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ducc.errors import DuccError
 from ducc.image.digest import Digest, DigestMismatch
 from ducc.layer.block import Header, Refusal
 from ducc.layer.decompress import MAX_LAYER_SIZE, DecompressedStream, LayerTooLarge, UnreadableCompression
-from ducc.layer.stream import VerifiedStream
+from ducc.layer.stream import Readable, VerifiedStream
 from ducc.layer.tar import MalformedArchive, TarReader, place_of
 from ducc.layer.whiteout import Meaning, normal_path, read_name
 
@@ -87,6 +87,13 @@ _KINDS = {
 }
 
 
+class Stoppable(Readable, Protocol):
+    """A stream that somebody reads ahead."""
+
+    def stop(self) -> None:
+        """Let go of what lies below; when this returns, nobody reads it any more."""
+
+
 class LayerReader:
     """Iterate, once, for the members of the layer in *blob*, in the order of the archive.
 
@@ -96,13 +103,23 @@ class LayerReader:
     odd about the archive.
     """
 
-    def __init__(self, blob: VerifiedStream, diff_id: Digest, *, max_size: int = MAX_LAYER_SIZE) -> None:
+    def __init__(
+        self,
+        blob: VerifiedStream,
+        diff_id: Digest,
+        *,
+        max_size: int = MAX_LAYER_SIZE,
+        ahead: Callable[[Readable], "Stoppable"] | None = None,
+    ) -> None:
+        """*ahead* may wrap the decompressed stream in one that is read by another thread, up to `stop`."""
         self.layer = f"layer {blob.expected}"
         self.dropped: Counter[str] = Counter()
         self.content_size = 0  # of all files so far, with their holes
         self._blob, self._max_size = blob, max_size
+        archive = DecompressedStream(blob, self.layer, max_size)
+        self._ahead = ahead(archive) if ahead else None
         self._stream = VerifiedStream(
-            DecompressedStream(blob, self.layer, max_size), diff_id, None, f"{self.layer}, uncompressed", DiffIdMismatch
+            self._ahead or archive, diff_id, None, f"{self.layer}, uncompressed", DiffIdMismatch
         )
         self._tar = TarReader(self._stream, self.layer)
 
@@ -116,6 +133,11 @@ class LayerReader:
             self.dropped += self._tar.oddities
         except (MalformedArchive, UnreadableCompression) as error:
             raise self._cause(error) from error.__cause__
+
+    def stop(self) -> None:
+        """Let go of the blob; nothing can be read any more. To be called if the stream is read ahead."""
+        if self._ahead is not None:
+            self._ahead.stop()
 
     @property
     def tar_size(self) -> int:
@@ -138,6 +160,7 @@ class LayerReader:
 
     def _cause(self, error: DuccError) -> DuccError:
         """A blob that was damaged on its way can look like anything; so see first whether it was."""
+        self.stop()
         self._blob.finish()
         return error
 

@@ -1,0 +1,33 @@
+"""Run the benchmarks and print one table: `python -m bench [FIGURE…]`."""
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+
+from bench.conversion import Conversion
+from bench.stage import Stage, stage
+from bench.table import Row, render
+
+GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
+    "conversion": (("P1", "P2", "P14", "P16"), lambda one: Conversion(one).rows()),
+}
+
+
+def main() -> int:
+    """Exit status 0; a missed goal is a word in the table, not a failure."""
+    parser = argparse.ArgumentParser("python -m bench")
+    parser.add_argument("figures", nargs="*", help="P1, P2 …; all if none is named")
+    wanted = set(parser.parse_args().figures)
+    rows: list[Row] = []
+    with stage() as one:
+        for figures, run in GROUPS.values():
+            if not wanted or wanted & set(figures):
+                rows += run(one)
+    print(f"{platform.machine()}, {platform.release()}, Python {platform.python_version()}")
+    print(render(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

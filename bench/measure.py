@@ -1,0 +1,51 @@
+"""Time and memory of a process, as the operating system accounts for them."""
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one finished process: wall and processor seconds, and the most memory it held at a time, in MB."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+class CommandFailed(Exception):
+    """A measured command did not do its work, so its time means nothing."""
+
+
+def run(command: Sequence[str | Path], log: Path) -> Cost:
+    """Run a command to its end; its output goes to *log*."""
+    os.sync()
+    with log.open("ab") as output:
+        started = time.monotonic()
+        process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise CommandFailed(f"{' '.join(map(str, command))} ended with {process.returncode}; see {log}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def in_turn(ours: Callable[[int], Cost], peer: Callable[[int], Cost], runs: int) -> tuple[list[Cost], list[Cost]]:
+    """Run the two in turn, A B A B …; each is told the number of the run."""
+    pairs = [(ours(number), peer(number)) for number in range(runs)]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure by itself."""
+    return Cost(
+        statistics.median(cost.seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.peak_mb for cost in costs),
+    )
