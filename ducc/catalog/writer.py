@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 from ducc.catalog.schema import PAGE_BYTES, PARENT_INDEX, SCHEMA, SCHEMA_REVISION, TABLES, CatalogRef, Counters
 from ducc.catalog.split import SplitPolicy, choose_nested
-from ducc.catalog.tree import MARKER, Bind, Directory, Nested, Node
+from ducc.catalog.tree import MARKER, Bind, Directory, Nested, Node, directories
 from ducc.cvmfs.entry import NO_PARENT, Entry, Flags, PathKey, path_key
 
 _INSERT_ROW = "INSERT INTO catalog VALUES (?,?,?,?,?,?,?,?,?,?,?,CAST(? AS TEXT),CAST(? AS TEXT),?,?,?)"
 _INSERT_CHUNK = "INSERT INTO chunks VALUES (?,?,?,?,?)"
 _INSERT_NESTED = "INSERT INTO nested_catalogs VALUES (CAST(? AS TEXT),?,?)"
 _INSERT_BIND = "INSERT INTO bind_mountpoints VALUES (CAST(? AS TEXT),?,?)"
+_FIXED_PROPERTIES = {"revision": "0", "last_modified": "0"}
 _LIBRARY_VERSION = slice(96, 100)  # bytes of a database's header that name the library which wrote it
 _PINNED_VERSION = (3_040_001).to_bytes(4, "big")
 
@@ -52,8 +53,12 @@ def write_tree(
 
     *properties* go into the root catalog (revision, TTL …); a tree that is to be reproducible has none.
     """
-    nested = choose_nested(root, policy)
-    return _Region(b"", root, nested, sink).write({"revision": "0", "last_modified": "0", **(properties or {})})
+    chosen = choose_nested(root, policy)
+    below: dict[bytes, Nested] = {}  # what is written, by path; no recursion, since a path may have 2,000 levels
+    for path, directory in reversed([place for place in directories(root) if id(place[1]) in chosen]):
+        written = _Region(path, directory, below, sink).write(_FIXED_PROPERTIES)
+        below[path] = Nested(written.entry, written.ref)
+    return _Region(b"", root, below, sink).write({**_FIXED_PROPERTIES, **(properties or {})})
 
 
 @dataclass(slots=True)
@@ -68,8 +73,9 @@ class _Waiting:
 class _Region:
     """All that goes into one catalog: a directory and what is below it, up to where other catalogs begin."""
 
-    def __init__(self, path: bytes, root: Directory, nested: set[int], sink: CatalogSink) -> None:
-        self._path, self._root, self._nested, self._sink = path, root, nested, sink
+    def __init__(self, path: bytes, root: Directory, below: Mapping[bytes, Nested], sink: CatalogSink) -> None:
+        """*below*: the catalogs that were made of directories of this tree, by path."""
+        self._path, self._root, self._below, self._sink = path, root, below, sink
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[tuple[Any, ...]] = []
         self._nested_refs: list[tuple[bytes, CatalogRef]] = []
@@ -106,27 +112,20 @@ class _Region:
             key = path_key(path)
             if isinstance(node, Entry):
                 self._add(key, parent.key, links.get(name, node), 0)
-            elif isinstance(node, Directory) and id(node) not in self._nested:
+            elif isinstance(node, Bind):
+                self._bind_refs.append((path, node.ref))
+                self._add(key, parent.key, node.entry, int(Flags.BIND_MOUNTPOINT))
+            elif nested := node if isinstance(node, Nested) else self._below.get(path):
+                self._nested_refs.append((path, nested.ref))
+                self._add(key, parent.key, nested.entry, int(Flags.NESTED_MOUNTPOINT))
+            elif isinstance(node, Directory):
                 self._add(key, parent.key, _with_linkcount(node), 0)
                 yield _Waiting(path, key, node)
-            else:
-                self._add_mountpoint(path, key, parent.key, node)
 
     def _marked(self, parent: _Waiting) -> dict[bytes, Node]:
         if parent.directory is self._root and self._path:
             return {**parent.directory.children, MARKER: self._sink.marker()}
         return parent.directory.children
-
-    def _add_mountpoint(self, path: bytes, key: PathKey, parent: PathKey, node: Directory | Nested | Bind) -> None:
-        if isinstance(node, Bind):
-            self._bind_refs.append((path, node.ref))
-            self._add(key, parent, node.entry, int(Flags.BIND_MOUNTPOINT))
-            return
-        if isinstance(node, Directory):
-            written = _Region(path, node, self._nested, self._sink).write({"revision": "0", "last_modified": "0"})
-            node = Nested(written.entry, written.ref)
-        self._nested_refs.append((path, node.ref))
-        self._add(key, parent, node.entry, int(Flags.NESTED_MOUNTPOINT))
 
     def _number_links(self, children: Mapping[bytes, Node]) -> dict[bytes, Entry]:
         """Give the names of a directory that share an inode a group of this catalog, and count them."""
