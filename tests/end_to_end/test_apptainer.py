@@ -1,6 +1,7 @@
 """Debian's apptainer runs here at all: a plain unpacked directory, without any of our own programs."""
 
 import pytest
+
 from tests import apptainer
 from tests.images import build
 from tests.trees import unpack

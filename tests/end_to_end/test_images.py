@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 import requests
+
 from tests.builders import (
     BLOCK,
     CHARACTER,

@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import pytest
+
 from tests.builders import (
     LONG_AGO,
     Attestation,

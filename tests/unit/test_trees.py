@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.needs import need_root
 from tests.trees import Row, differences, scan, subtree, without, without_xattrs
 
