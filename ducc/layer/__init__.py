@@ -9,6 +9,7 @@ What this folder promises about bytes that nobody vouches for:
 - Time and memory are bounded, whatever the archive claims: headers, maps of sparse files, the uncompressed size.
 - No key, no network, no clock, no file of the host is touched: bytes in, members out.
 
-Read top down: `entries` (what ingest uses) ← `whiteout` (what names mean) ← `tar` (an archive's members; its parts are
-`block`, `pax` and `sparse`) ← `decompress` ← `stream` (digests checked while bytes pass).
+Read top down: `entries` (what ingest uses) ← `whiteout`, `attributes` (what names and attributes mean) ← `tar` (an
+archive's members; its parts are `block`, `pax` and `sparse`) ← `decompress` ← `window`, `stream` (digests checked while
+bytes pass).
 """

@@ -134,6 +134,8 @@ def _checksum_holds(block: bytes, checksum: bytes) -> bool:
 
     The low half of Adler-32 is the sum of bytes plus one. It is exact up to 256 bytes, and far faster than `sum`.
     """
+    if checksum[0] & 0x80:
+        return False  # the one number that is never binary
     try:
         claimed = number(checksum)
     except Refusal:
@@ -142,8 +144,6 @@ def _checksum_holds(block: bytes, checksum: bytes) -> bool:
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - field - 1 + 8 * 0x20
     if claimed == total:
         return True
-    if checksum[0] & 0x80:
-        return False
     others = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
     return claimed == total - 256 * len(others.translate(None, _LOW_BYTES))
 

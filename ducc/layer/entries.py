@@ -1,18 +1,19 @@
 """From a layer's blob to its members: what ingest uses of this folder.
 
-Here is the policy: which members and attributes of an image may be published, which are left out and counted, and
-which make the whole layer unacceptable. What a path means among others (parents that are links, duplicates, targets
-of hard links) is decided by who has all of them.
+Here is the policy: which members of an image may be published, which are left out and counted, and which make the
+whole layer unacceptable; `attributes` has the same for extended attributes. What a path means among others (parents
+that are links, duplicates, targets of hard links) is decided by who has all of them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import Enum
 from os import makedev
 from typing import NamedTuple, Protocol
 
 from ducc.errors import DuccError
 from ducc.image.digest import Digest, DigestMismatch
+from ducc.layer.attributes import kept_attributes
 from ducc.layer.block import Header, Refusal
 from ducc.layer.decompress import MAX_LAYER_SIZE, DecompressedStream, LayerTooLarge, UnreadableCompression
 from ducc.layer.stream import Readable, VerifiedStream
@@ -22,11 +23,6 @@ from ducc.layer.whiteout import Meaning, normal_path, read_name
 MAX_ID = 2**32 - 2  # the next one means "no owner" to the kernel
 MAX_TARGET = 4095
 MAX_MAJOR, MAX_MINOR = 2**12 - 1, 2**20 - 1
-MAX_ATTRIBUTES, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_VALUE = 1000, 255, 64 << 10  # above: refused, as by runtimes
-STORED_ATTRIBUTES, STORED_ATTRIBUTE_VALUE = 255, 255  # above: the repository format can't hold it
-
-_ATTRIBUTE = b"SCHILY.xattr."
-_LIBARCHIVE_ATTRIBUTE = b"LIBARCHIVE.xattr."
 
 
 class Kind(Enum):
@@ -196,7 +192,7 @@ class LayerReader:
                 return None
         return Member(
             path, kind, header.mode & 0o7777, header.uid, header.gid, header.mtime, header.mtime_ns, size, link, device,
-            self._attributes(header.records) if header.records else (),
+            kept_attributes(header.records, self.dropped) if header.records else (),
         )  # fmt: skip
 
     def _mark(self, meaning: Meaning, path: bytes, kind: Kind, header: Header) -> Member | None:
@@ -204,7 +200,8 @@ class LayerReader:
         if meaning is Meaning.AUFS or meaning is Meaning.CONTROL:
             self.dropped[meaning.value] += 1
             return None
-        if (kind is not _FILE or header.size) and kind is not _HARDLINK:
+        is_empty_file = kind is _FILE and not header.size
+        if not is_empty_file and kind is not _HARDLINK:
             raise Refusal("a whiteout that is not an empty file")
         return Member(path, Kind.OPAQUE if meaning is Meaning.OPAQUE else Kind.WHITEOUT)
 
@@ -214,49 +211,6 @@ class LayerReader:
         if self.content_size > self._max_size:
             raise LayerTooLarge(f"{self.layer}: its files are larger than {self._max_size} bytes together")
         return size
-
-    def _attributes(self, records: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
-        """The extended attributes that are published, out of all that pax *records* hold.
-
-        What stands only in libarchive's own form is left out: Go's reader ignores it, hence every runtime does.
-        """
-        found = []
-        for key, value in records.items():
-            if key.startswith(_ATTRIBUTE):
-                found.append((key[len(_ATTRIBUTE) :], value))
-            elif key.startswith(_LIBARCHIVE_ATTRIBUTE):
-                twin = _ATTRIBUTE + key[len(_LIBARCHIVE_ATTRIBUTE) :]
-                if twin not in records:
-                    self.dropped["LIBARCHIVE.xattr.* record"] += 1
-        if len(found) > MAX_ATTRIBUTES:
-            raise Refusal(f"more than {MAX_ATTRIBUTES} extended attributes")
-        kept = [(name, value) for name, value in sorted(found) if self._keeps(name, value)]
-        if len(kept) > STORED_ATTRIBUTES:
-            self.dropped[f"xattr beyond the first {STORED_ATTRIBUTES}"] += len(kept) - STORED_ATTRIBUTES
-        return tuple(kept[:STORED_ATTRIBUTES])
-
-    def _keeps(self, name: bytes, value: bytes) -> bool:
-        if not name or len(name) > MAX_ATTRIBUTE_NAME:
-            raise Refusal(f"an extended attribute whose name has {len(name)} bytes")
-        if len(value) > MAX_ATTRIBUTE_VALUE:
-            raise Refusal(f"an extended attribute of {len(value)} bytes")
-        if foreign := _foreign(name):
-            self.dropped[foreign] += 1
-        elif len(value) > STORED_ATTRIBUTE_VALUE:
-            self.dropped[f"xattr longer than {STORED_ATTRIBUTE_VALUE} bytes"] += 1
-        else:
-            return True
-        return False
-
-
-def _foreign(name: bytes) -> str:
-    """Under what reason the attribute *name* is left out; empty if it is kept."""
-    if name == b"security.capability":
-        return ""
-    for namespace in (b"user.overlay.", b"trusted.overlay.", b"trusted.", b"security.", b"system."):
-        if name.startswith(namespace):
-            return f"{namespace.decode()}* attribute"
-    return "" if name.startswith(b"user.") else "attribute of an unknown namespace"
 
 
 def _target(link: bytes) -> bytes:

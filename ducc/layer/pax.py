@@ -15,7 +15,6 @@ _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _TEXTS = (b"path", b"linkpath", b"uname", b"gname")
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}")
 _TIME = re.compile(rb"([+-]?[0-9]{1,19})(?:\.([0-9]*))?")
-_LARGEST = 2**63 - 1
 
 
 def parse_records(body: bytes) -> dict[bytes, bytes]:
@@ -64,9 +63,9 @@ def merge_records(records: Mapping[bytes, bytes], header: Header) -> None:
 
 def integer(digits: bytes) -> int:
     """A decimal number that fits into 64 bits."""
-    if not _INTEGER.fullmatch(digits) or not -_LARGEST - 1 <= (value := int(digits)) <= _LARGEST:
+    if not _INTEGER.fullmatch(digits):
         raise Refusal(f"{_shown(digits)} is not an integer of 64 bits")
-    return value
+    return _in_64_bits(int(digits))
 
 
 def _record(body: bytes, start: int) -> tuple[bytes, bytes, int]:
@@ -91,11 +90,17 @@ def _time(digits: bytes) -> tuple[int, int]:
     match = _TIME.fullmatch(digits)
     if not match:
         raise Refusal(f"{_shown(digits)} is not a time")
-    seconds = integer(match[1])
-    nanoseconds = int((match[2] or b"")[:9].ljust(9, b"0"))
+    seconds, fraction = int(match[1]), match[2]
+    nanoseconds = int(fraction[:9].ljust(9, b"0")) if fraction else 0
     if nanoseconds and digits.startswith(b"-"):
-        return max(seconds, 1 - 2**63) - 1, 10**9 - nanoseconds
-    return seconds, nanoseconds
+        return _in_64_bits(seconds - 1), 10**9 - nanoseconds
+    return _in_64_bits(seconds), nanoseconds
+
+
+def _in_64_bits(value: int) -> int:
+    if -(2**63) <= value < 2**63:
+        return value
+    raise Refusal(f"{value} does not fit into 64 bits")
 
 
 def _shown(value: bytes) -> str:
