@@ -26,7 +26,7 @@ from tests.registry import Registry, free_port, running_registry
 
 FQRN = "demo.ducc.test"
 IMAGE = "python"
-PROGRAM = "import sys, platform; print('hello from Python', platform.python_version(), 'at', sys.prefix)"
+PROGRAM = 'import platform, sys; print("hello from Python", platform.python_version(), "at", sys.prefix)'
 
 WISHLIST = """\
 version: 1
@@ -73,6 +73,8 @@ def main() -> int:
             play(tidying_up)
     except pytest.skip.Exception as missing:
         sys.exit(str(missing))
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted")
     except subprocess.CalledProcessError as failed:
         sys.exit(f"demo: a step failed: exit status {failed.returncode}")
     step("That was all: everything is unmounted, stopped and removed")
