@@ -87,6 +87,9 @@ class CatalogReport:
 def check_catalog(data: bytes) -> CatalogReport:
     """Judge a catalog, given uncompressed."""
     report = CatalogReport(len(data))
+    if not data.startswith(b"SQLite format 3\0"):
+        report.findings.append(Finding(Fault.CATALOG_UNREADABLE, b"", "is not an SQLite file"))
+        return report
     try:
         with closing(sqlite3.connect(":memory:")) as database:
             database.text_factory = bytes

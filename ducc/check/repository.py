@@ -89,9 +89,9 @@ class Visited:
     def located(self, path: bytes) -> bytes:
         """The path in the repository of a path in the catalog's coordinates."""
         prefix = self.report.prefix
-        if path.startswith(prefix):
-            return self.path + path[len(prefix) :]
-        return self.path + b"/" + path
+        if path.startswith(b"?") or not path.startswith(prefix):
+            return self.path + b"/" + path
+        return self.path + path[len(prefix) :]
 
 
 class Walk:

@@ -4,6 +4,7 @@ import os
 import threading
 
 import pytest
+
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.storage.base import MANIFEST, REFLOG, WHITELIST, HeadMoved, ObjectMissing
 from ducc.storage.local import LocalStore

@@ -9,6 +9,7 @@ import math
 import os
 
 import pytest
+
 from ducc.cvmfs.objectname import ObjectName
 from ducc.storage import local
 from ducc.storage.base import MANIFEST, REFLOG

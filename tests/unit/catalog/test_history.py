@@ -1,8 +1,9 @@
 import sqlite3
 
 import pytest
+
 from ducc.catalog.history import BadHistory, Branch, History, Tag
-from ducc.catalog.reflog import BadReflog, Ref, Reflog, RefKind
+from ducc.catalog.reflog import BadReflog, Ref, RefKind, Reflog
 
 TRUNK = Tag("trunk", b"t" * 20, 7, 1_700_000_000, "a description", 16384)
 TREE = Tag("tree-1", b"u" * 20, 0, 1_700_000_001)

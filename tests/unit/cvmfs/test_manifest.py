@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+
 from ducc.cvmfs.manifest import Manifest, ManifestMalformed, WrongRootPath
 
 MANIFEST = Manifest(

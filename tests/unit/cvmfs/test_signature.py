@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from ducc.cvmfs.fqrn import BadRepositoryName, require_fqrn
 from ducc.cvmfs.manifest import ManifestMalformed, WrongRepository
 from ducc.cvmfs.signature import (
@@ -27,9 +28,9 @@ from ducc.cvmfs.whitelist import (
     WhitelistOfAnotherRepository,
     WhitelistUnsupported,
     fingerprint,
+    sign_raw,
 )
 from ducc.publish.keys import sign_whitelist
-
 from tests.signing import FQRN, NOW, keys
 from tests.unit.cvmfs.test_manifest import MANIFEST
 
@@ -54,8 +55,6 @@ def listing(*lines):
     """A well signed whitelist of these lines."""
     text = b"".join(line + b"\n" for line in lines)
     digest = hashlib.sha1(text).hexdigest().encode()
-    from ducc.cvmfs.whitelist import sign_raw
-
     return text + b"--\n" + digest + b"\n" + sign_raw(digest, MASTER)
 
 
@@ -77,9 +76,8 @@ def test_the_whitelists_signature_is_that_of_openssl(tmp_path):
 
 
 def test_the_fingerprint_is_that_of_openssl():
-    told = subprocess.run(
-        ["openssl", "x509", "-noout", "-fingerprint", "-sha1"], input=KEYS.certificate_pem, capture_output=True, check=True
-    ).stdout  # fmt: skip
+    command = ["openssl", "x509", "-noout", "-fingerprint", "-sha1"]
+    told = subprocess.run(command, input=KEYS.certificate_pem, capture_output=True, check=True).stdout
     assert told.decode().strip().partition("=")[2] == fingerprint(KEYS.certificate)
 
 
@@ -227,7 +225,10 @@ def test_names_of_repositories(name):
     assert require_fqrn(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "repo", ".", "..", "a..b", ".a.b", "a.b.", "a/b.c", "a.b/../c", "a b.c", "é.fr", "-a.b", "a.b\n", "x." * 101])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["", "repo", ".", "..", "a..b", ".a.b", "a.b.", "a/b.c", "a.b/../c", "a b.c", "é.fr", "-a.b", "a.b\n", "x." * 101],
+)
 def test_what_names_no_repository(name):
     with pytest.raises(BadRepositoryName):
         require_fqrn(name)

@@ -2,6 +2,7 @@ import json
 from datetime import timedelta
 
 import pytest
+
 from ducc.check.repository import check_repository
 from ducc.cli import check as check_command
 from ducc.cli import init as init_command
@@ -13,7 +14,6 @@ from ducc.publish.repository import NoRepository, Repository
 from ducc.publish.settings import RepositorySettings
 from ducc.storage.base import MANIFEST, MASTER_REPLICA, REFLOG, WHITELIST, StoreRefused
 from ducc.storage.memory import MemoryStore
-
 from tests.signing import FQRN, NOW, keys
 
 

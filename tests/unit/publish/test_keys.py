@@ -3,10 +3,10 @@ import stat
 
 import pytest
 from cryptography.x509.oid import NameOID
+
 from ducc.cvmfs.whitelist import Whitelist
 from ducc.publish import keys as module
 from ducc.publish.keys import BadKeys, KeyDirectory, KeysExist, KeysExposed, sign_whitelist
-
 from tests.signing import FQRN, NOW, keys
 
 KEYS, MASTER = keys()

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from ducc.cvmfs.compression import COMPRESSORS
 from ducc.ingest import chunk
 from ducc.publish.settings import FASTCDC, PROFILES, BadSettings, RepositorySettings, UnknownProfile

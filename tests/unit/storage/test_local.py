@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ducc.cvmfs.objectname import ObjectName
 from ducc.storage import durable
 from ducc.storage.base import MANIFEST, StoreRefused, StoreUnavailable
