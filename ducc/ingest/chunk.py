@@ -1,7 +1,6 @@
 """Where big files are cut: at places that their content chooses, so that a rebuilt file shares most of its pieces."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from fastcdc.fastcdc_cy import chunk_generator
 
@@ -17,12 +16,21 @@ def chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     piece are held in memory.
     """
     waiting = bytearray()
-    for piece in chain(pieces, [b""]):
+    for piece in pieces:
         waiting += piece
-        while waiting and (len(waiting) >= MAX_BYTES or not piece):
-            length = _first_cut(waiting)
-            yield bytes(memoryview(waiting)[:length])
-            del waiting[:length]
+        while len(waiting) >= MAX_BYTES:
+            yield _cut_off(waiting)
+    while waiting:
+        yield _cut_off(waiting)
+
+
+def _cut_off(data: bytearray) -> bytes:
+    """Take the first chunk off *data*, which holds `MAX_BYTES` or all that is left."""
+    length = _first_cut(data)
+    with memoryview(data) as view:
+        chunk = bytes(view[:length])
+    del data[:length]
+    return chunk
 
 
 def _first_cut(data: bytearray) -> int:
