@@ -18,12 +18,14 @@ def whiteout(name: bytes) -> Entry:
 
 
 def is_opaque(directory: Entry) -> bool:
-    return b"overlay.opaque" in directory.xattrs
+    """Is it marked by us? That the words stand somewhere in an image's own attribute means nothing."""
+    return b"overlay.opaque" in directory.xattrs and not _OPAQUE.keys().isdisjoint(xattrs.decode(directory.xattrs))
 
 
 def opaque(directory: Entry) -> Entry:
     """The same directory, hiding all that layers below have put into it."""
-    return directory._replace(xattrs=xattrs.encode({**xattrs.decode(directory.xattrs), **_OPAQUE}.items()))
+    own = sorted(xattrs.decode(directory.xattrs).items())[: xattrs.LIMIT - len(_OPAQUE)]  # the last ones must go
+    return directory._replace(xattrs=xattrs.encode({**dict(own), **_OPAQUE}.items()))
 
 
 def not_opaque(directory: Entry) -> Entry:
