@@ -117,8 +117,8 @@ class LayerTreeBuilder:
 
     def _add_child(self, parent: _Directory, name: bytes, member: Member, content: Content | None) -> None:
         old = parent.children.get(name)
-        if isinstance(old, _Directory) and member.kind is not Kind.WHITEOUT:
-            self._last = b"", self._root
+        if old is not None:
+            self._last = b"", self._root  # it may have been reached through what is replaced
         if member.kind is Kind.WHITEOUT:
             self._hide(parent, name, old)
         elif member.kind is Kind.HARDLINK:
@@ -145,7 +145,7 @@ class LayerTreeBuilder:
         if old is None:
             parent.children[name] = _WHITEOUT
         elif isinstance(old, _Directory):
-            old.opaque = True
+            old.fresh = True
 
     def _link(self, member: Member) -> _Node:
         target = member.link
@@ -192,6 +192,8 @@ class LayerTreeBuilder:
                 hops += 1
                 trail = self._follow(path, node, hops, trail, pending)
                 continue
+            if isinstance(node, _LowerLink):
+                raise NoDirectory(self._layer, path)
             if not isinstance(node, _Directory):
                 if not make:
                     return None
