@@ -14,7 +14,7 @@ from ducc.cvmfs.entry import Entry
 from ducc.errors import DuccError
 from ducc.ingest.layer_tree import DIRECTORY_BYTES, MAX_LINK_HOPS
 from ducc.ingest.notes import LayerNotes
-from ducc.ingest.overlay import is_opaque, not_opaque, opaque
+from ducc.ingest.overlay import is_opaque, not_opaque, opaque, whiteout
 
 EMPTY_ROOT = Directory(Entry(b"", stat.S_IFDIR | 0o755, size=DIRECTORY_BYTES))
 
@@ -46,8 +46,7 @@ def graft(layers: Sequence[Layer], catalogs: CatalogStore) -> tuple[Directory, l
     image, completed = EMPTY_ROOT, list[Directory]()
     for layer in layers:
         root = complete(layer, image, catalogs)
-        merge = _Merge(layer.notes, catalogs)
-        image = merge.over(b"", image, root) if completed else merge.opened(merge.alone(b"", root))
+        image = _Merge(layer.notes, catalogs).put(root, image if completed else None)
         completed.append(root)
     return image, completed
 
@@ -62,17 +61,29 @@ def complete(layer: Layer, lower: Directory, catalogs: CatalogStore) -> Director
     notes, open_nested = layer.notes, catalogs.open_nested
     editor = TreeEditor(layer.root, open_nested)
     for path in notes.implied:
-        below = find(lower, path, open_nested)
+        below = None if notes.is_hidden(path) else find(lower, path, open_nested)
         if isinstance(below, Directory | Nested):
             editor.set_entry(path, _with_attributes(_directory_at(editor, path), below.entry))
     for path in notes.whiteouts:
-        if find(lower, path, open_nested) is None:
+        if notes.is_hidden(path) or find(lower, path, open_nested) is None:
             editor.remove(path)
-    copy_up = _CopyUp(editor, lower, catalogs)
+    copy_up = _CopyUp(layer, editor, lower, catalogs)
     for path, target in notes.lower_links:
         if not copy_up.link(path, target):
             raise UnresolvableLink(layer.name, path, target)
+    if notes.is_opaque(b""):
+        _hide_each_name(editor, lower)
     return editor.root
+
+
+def _hide_each_name(editor: TreeEditor, lower: Directory) -> None:
+    """Say of every name below that it is hidden: overlayfs does not look whether the root of a layer is opaque."""
+    for name, below in lower.children.items():
+        node = editor.root.children.get(name)
+        if node is None:
+            editor.put(b"/" + name, whiteout(name), EMPTY_ROOT.entry)
+        elif isinstance(node, Directory | Nested) and isinstance(below, Directory | Nested):
+            editor.set_entry(b"/" + name, opaque(node.entry))
 
 
 def _directory_at(editor: TreeEditor, path: bytes) -> Entry:
@@ -90,30 +101,36 @@ def _with_attributes(directory: Entry, other: Entry) -> Entry:
 class _CopyUp:
     """Gives a layer its own copies of files below that it links to."""
 
-    def __init__(self, editor: TreeEditor, lower: Directory, catalogs: CatalogStore) -> None:
-        self._editor, self._lower, self._catalogs = editor, lower, catalogs
-        self._groups: dict[tuple[bytes, bytes], int] = {}  # (directory, least name below) → group in this layer
+    def __init__(self, layer: Layer, editor: TreeEditor, lower: Directory, catalogs: CatalogStore) -> None:
+        self._layer, self._editor, self._lower, self._catalogs = layer, editor, lower, catalogs
+        self._links = {path for path, _ in layer.notes.lower_links}
+        self._groups: dict[tuple[bytes, bytes, bytes], int] = {}  # (link's directory, target's, least name there)
 
     def link(self, path: bytes, target: bytes) -> bool:
-        """Put the file at *target* at *path*; in one directory, with all names that share its inode."""
+        """Put the file at *target* at *path*; in one directory, with all names that still share its inode."""
         above, _, name = path.rpartition(b"/")
         target_above, _, target_name = target.rpartition(b"/")
         parent = _follow(self._lower, target_above, self._catalogs)
         node = parent.children.get(target_name) if parent else None
         if parent is None or not isinstance(node, Entry):
             return False
-        if above != target_above:
-            self._put(above, node._replace(name=name, link_group=0))
-            return True
         linked = [one for one in parent.children.values() if isinstance(one, Entry) and _share_inode(one, node)]
         least = min(one.name for one in linked)
-        group = self._groups.setdefault((above, least), -1 - len(self._groups))  # positive ones are the layer's own
-        for one in [*linked, node._replace(name=name)]:
-            self._put(above, one._replace(link_group=group))
+        group = self._groups.setdefault((above, target_above, least), -1 - len(self._groups))  # the layer's own are > 0
+        others = linked if above == target_above and self._shows_through(above) else []
+        for one in [*(other for other in others if self._leaves_alone(above, other.name)), node._replace(name=name)]:
+            self._editor.put(above + b"/" + one.name, one._replace(link_group=group), EMPTY_ROOT.entry)
         return True
 
-    def _put(self, above: bytes, entry: Entry) -> None:
-        self._editor.put(above + b"/" + entry.name, entry, EMPTY_ROOT.entry)
+    def _shows_through(self, path: bytes) -> bool:
+        """Is the layer's directory at *path* one with what lies below?"""
+        notes, below = self._layer.notes, find(self._lower, path, self._catalogs.open_nested)
+        return isinstance(below, Directory | Nested) and not notes.is_opaque(path) and not notes.is_hidden(path)
+
+    def _leaves_alone(self, above: bytes, name: bytes) -> bool:
+        """Does the layer itself neither put something there nor hide what is there?"""
+        path = above + b"/" + name
+        return path not in self._links and find(self._layer.root, path, self._catalogs.open_nested) is None
 
 
 def _share_inode(one: Entry, other: Entry) -> bool:
@@ -143,46 +160,60 @@ def _follow(root: Directory, path: bytes, catalogs: CatalogStore) -> Directory |
     return trail[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """A directory of the image that is still to be filled; *lower* is None where nothing lies below *upper*."""
+
+    path: bytes
+    directory: Directory
+    lower: Directory | None
+    upper: Directory
+
+
 class _Merge:
-    """Puts one layer on top of what lies below it."""
+    """Puts one layer on top of what lies below it. No recursion: a path may have 2,000 levels."""
 
     def __init__(self, notes: LayerNotes, catalogs: CatalogStore) -> None:
         self._notes, self._open_nested = notes, catalogs.open_nested
+        self._pending: list[_Meeting] = []
 
-    def over(self, path: bytes, lower: Directory, upper: Directory) -> Directory:
-        """*upper*'s directory over *lower*'s: attributes of the upper, names of both."""
-        children = dict(lower.children)
-        first_group = 1 + max((n.link_group for n in children.values() if isinstance(n, Entry)), default=0)
-        for name, node in upper.children.items():
+    def put(self, upper: Directory, lower: Directory | None) -> Directory:
+        """Return the union of two trees; None is the lowest layer's lower one."""
+        root = self._opened(self._directory(b"", lower, upper))
+        while self._pending:
+            self._fill(self._pending.pop())
+        return root
+
+    def _directory(self, path: bytes, below: Node | None, node: Directory | Nested) -> Directory | Nested:
+        """Whatever is to stand at *path*: a known subtree, or a new directory, which is filled later."""
+        lower: Directory | None = None
+        if isinstance(below, Directory | Nested) and not is_opaque(node.entry):
+            if isinstance(node, Directory) and not node.children and _equal(node.entry, below.entry):
+                return below
+            lower = self._opened(below)
+        elif not is_opaque(node.entry) and not self._notes.hides_below(path):
+            return node
+        upper = self._opened(node)
+        known, nested = (lower, lower.nested or upper.nested) if lower else (upper, upper.nested)
+        directory = replace(known, entry=not_opaque(upper.entry), children={}, nested=nested)
+        self._pending.append(_Meeting(path, directory, lower, upper))
+        return directory
+
+    def _fill(self, meeting: _Meeting) -> None:
+        """The names of both; all that speaks of lower layers goes."""
+        below = meeting.lower.children if meeting.lower else {}
+        children = meeting.directory.children
+        children.update(below)
+        first_group = 1 + max([0, *(n.link_group for n in below.values() if isinstance(n, Entry))])
+        for name, node in meeting.upper.children.items():
             if isinstance(node, Directory | Nested):
-                children[name] = self._directory(path + b"/" + name, children.get(name), node)
+                children[name] = self._directory(meeting.path + b"/" + name, below.get(name), node)
             elif isinstance(node, Entry) and node.is_whiteout:
                 children.pop(name, None)
             elif isinstance(node, Entry):
                 children[name] = _regrouped(node, first_group)
-        return replace(lower, entry=not_opaque(upper.entry), children=children, nested=lower.nested or upper.nested)
 
-    def _directory(self, path: bytes, below: Node | None, node: Directory | Nested) -> Directory | Nested:
-        if isinstance(below, Directory | Nested) and not is_opaque(node.entry):
-            if isinstance(node, Directory) and not node.children and _equal(node.entry, below.entry):
-                return below
-            return self.over(path, self.opened(below), self.opened(node))
-        return self.alone(path, node)
-
-    def alone(self, path: bytes, node: Directory | Nested) -> Directory | Nested:
-        """A directory that nothing lies below: all that speaks of lower layers goes."""
-        if not self._notes.hides_below(path):
-            return node
-        opened = self.opened(node)
-        children: dict[bytes, Node] = {}
-        for name, child in opened.children.items():
-            if isinstance(child, Directory | Nested):
-                children[name] = self.alone(path + b"/" + name, child)
-            elif isinstance(child, Entry) and not child.is_whiteout:
-                children[name] = child
-        return replace(opened, entry=not_opaque(opened.entry), children=children)
-
-    def opened(self, node: Node) -> Directory:
+    def _opened(self, node: Node) -> Directory:
         directory = self._open_nested(node) if isinstance(node, Nested) else node
         assert isinstance(directory, Directory)
         return directory

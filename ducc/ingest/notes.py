@@ -23,7 +23,19 @@ class LayerNotes:
 
     def hides_below(self, path: bytes) -> bool:
         """Is there a whiteout below *path*, or an opaque directory at or below it?"""
-        return _any_below(self.whiteouts, path) or _any_below(self.opaque, path) or path in self.opaque
+        return _any_below(self.whiteouts, path) or _any_below(self.opaque, path) or self.is_opaque(path)
+
+    def is_opaque(self, path: bytes) -> bool:
+        at = bisect_left(self.opaque, path)
+        return at < len(self.opaque) and self.opaque[at] == path
+
+    def is_hidden(self, path: bytes) -> bool:
+        """Does a directory above *path* hide what layers below have there?"""
+        while self.opaque and path:
+            path = path.rpartition(b"/")[0]
+            if self.is_opaque(path):
+                return True
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """Return the notes as JSON values; bytes that are not plain text are percent-encoded."""
