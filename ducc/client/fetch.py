@@ -10,7 +10,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from ducc.client.cache import Cache, Content
-from ducc.cvmfs.compression import inflate, inflate_at_most
+from ducc.cvmfs.compression import BadObject, inflate, inflate_at_most
 from ducc.cvmfs.entry import STORED, ZLIB
 from ducc.cvmfs.objectname import ObjectName
 from ducc.errors import DuccError
@@ -56,7 +56,8 @@ class Fetcher:
     def fetch(self, wanted: Wanted) -> "Future[Content]":
         """Begin to fetch, or join whoever is fetching the same.
 
-        Raises through the future: `CorruptObject`, `ObjectMissing`, `StoreUnavailable`.
+        Raises through the future: `CorruptObject`, `BadObject` (the publisher's fault), `ObjectMissing`,
+        `StoreUnavailable`.
         """
         with self._lock:
             running = self._running.get(wanted)
@@ -93,5 +94,5 @@ class Fetcher:
         if wanted.compression != STORED:
             return inflate_at_most(stored, _LARGEST_UNSAID) if wanted.size is None else inflate(stored, wanted.size)
         if wanted.size is not None and len(stored) != wanted.size:
-            raise CorruptObject(wanted.name, f"it has {len(stored)} bytes, its catalog says {wanted.size}")
+            raise BadObject(f"object {wanted.name} has {len(stored)} bytes, its catalog says {wanted.size}")
         return stored
