@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from typing import TYPE_CHECKING
 
 from ducc.convert.observer import LayerProgress, Observer, Unobserved
 from ducc.image.digest import Digest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 SHOWN_DIGITS = 12
 
@@ -19,11 +20,20 @@ def watch(json: bool) -> Iterator[Observer]:
     if json:
         yield Unobserved()
     elif sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        with _terminal() as bars:
             yield _Bars(bars)
     else:
         yield Lines()
+
+
+@contextmanager
+def _terminal() -> "Iterator[Progress]":
+    from rich.console import Console  # only people wait for this import
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield bars
 
 
 class Lines:
@@ -42,7 +52,7 @@ class Lines:
 
 
 class _Bars(Lines):
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: "Progress") -> None:
         self._bars = bars
 
     @contextmanager
@@ -55,7 +65,7 @@ class _Bars(Lines):
 
 
 class _Bar(LayerProgress):
-    def __init__(self, bars: Progress, task: TaskID) -> None:
+    def __init__(self, bars: "Progress", task: "TaskID") -> None:
         self._bars, self._task = bars, task
 
     def advance(self, size: int) -> None:
