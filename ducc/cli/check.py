@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from ducc.check.findings import Finding, Severity
 from ducc.check.repository import Seen, check_repository
+from ducc.cli import options
 from ducc.cvmfs.fqrn import require_fqrn
 from ducc.cvmfs.signature import load_master_public_key
 from ducc.errors import BadInput
@@ -21,13 +22,13 @@ FAULTS_FOUND = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fqrn", metavar="FQRN", help="the repository's name")
-    parser.add_argument("--storage", metavar="URL", required=True, help="where repositories are kept: file:///DIR")
+    options.add_storage(parser)
     key = parser.add_mutually_exclusive_group()
     key.add_argument("--keys", metavar="DIR", type=Path, help="directory with FQRN.pub, the key to trust")
     key.add_argument("--public-key", metavar="FILE", type=Path, action="append", help="a key to trust")
     parser.add_argument("--data", action="store_true", help="read and verify every object, too")
     parser.add_argument("--jobs", metavar="N", type=int, default=4, help="threads (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _trusted_keys(arguments: argparse.Namespace) -> list[RSAPublicKey]:
-    if arguments.keys:
+    if arguments.keys and not arguments.public_key:
         return [KeyDirectory(arguments.keys, arguments.fqrn).load_master_public_key()]
     try:
         return [load_master_public_key(path.read_bytes()) for path in arguments.public_key or ()]

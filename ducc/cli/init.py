@@ -3,8 +3,8 @@
 import argparse
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
+from ducc.cli import options
 from ducc.cvmfs.fqrn import require_fqrn
 from ducc.cvmfs.manifest import Manifest
 from ducc.publish.init import init_repository
@@ -29,13 +29,13 @@ Stock client, /etc/cvmfs/config.d/{fqrn}.conf:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fqrn", metavar="FQRN", help="the repository's name, as repo.example.org")
-    parser.add_argument("--storage", metavar="URL", required=True, help="where repositories are kept: file:///DIR")
-    parser.add_argument("--keys", metavar="DIR", type=Path, required=True, help="directory for the signing keys")
+    options.add_storage(parser)
+    options.add_keys(parser)
     parser.add_argument(
         "--profile", choices=sorted(PROFILES), default="default",
         help="compression, for good: fast (default), small (dense), as stock publishers do (compatible)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,21 +2,22 @@
 
 import argparse
 from datetime import UTC, datetime
-from pathlib import Path
 
+from ducc.cli import options
 from ducc.cvmfs.fqrn import require_fqrn
 from ducc.publish.init import renew_whitelist
 from ducc.publish.keys import WHITELIST_DAYS, KeyDirectory
 from ducc.storage.open import open_store
 
+_LONGEST_DAYS = 3660
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    renew = actions.add_parser("renew", help="sign a new whitelist; nothing else in the repository changes")
-    renew.add_argument("fqrn", metavar="FQRN", help="the repository's name")
-    renew.add_argument("--storage", metavar="URL", required=True, help="where repositories are kept: file:///DIR")
-    renew.add_argument("--keys", metavar="DIR", type=Path, required=True, help="directory with the master key")
-    renew.add_argument("--days", type=_days, default=WHITELIST_DAYS, help="how long it is good (default %(default)s)")
+    parser.add_argument("action", choices=["renew"], help="sign a new one; nothing else in the repository changes")
+    parser.add_argument("fqrn", metavar="FQRN", help="the repository's name")
+    options.add_storage(parser)
+    options.add_keys(parser)
+    parser.add_argument("--days", type=_days, default=WHITELIST_DAYS, help="how long it is good (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,7 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= 3660:
-        raise ValueError
-    return days
+    if not text.isdecimal() or not 1 <= int(text) <= _LONGEST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to {_LONGEST_DAYS}")
+    return int(text)
