@@ -91,7 +91,7 @@ def test_a_certificate_of_another_key_is_refused(saved):
         saved.load()
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", KEYS.certificate_pem])
+@pytest.mark.parametrize("content", [b"", b"no key", KEYS.certificate_pem], ids=["empty", "text", "certificate"])
 def test_damaged_keys_are_refused(saved, content):
     saved.repository_key.unlink()
     saved.repository_key.write_bytes(content)
