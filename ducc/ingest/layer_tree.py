@@ -17,6 +17,7 @@ from ducc.ingest.contents import Content
 from ducc.ingest.notes import LayerNotes
 from ducc.ingest.overlay import opaque, whiteout
 from ducc.layer.entries import Kind, Member
+from ducc.layer.whiteout import MAX_PATH
 
 MAX_LINK_HOPS = 40
 DIRECTORY_BYTES = 4096  # what a catalog gives as a directory's size, by custom
@@ -45,6 +46,15 @@ class NoDirectory(ImpossibleEntry):
 
     def __init__(self, layer: str, path: bytes) -> None:
         super().__init__(layer, path, "passes through something that is no directory")
+
+
+class TooLong(ImpossibleEntry):
+    """Where symbolic links lead is further down than a path can say."""
+
+    def __init__(self, layer: str, path: bytes) -> None:
+        super().__init__(
+            layer, path[:256], f"its place, after symbolic links, has a path of more than {MAX_PATH} bytes"
+        )
 
 
 @dataclass(slots=True)
@@ -108,7 +118,7 @@ class LayerTreeBuilder:
 
     def finish(self) -> tuple[Directory, LayerNotes]:
         """Return the layer's tree and what it says about layers below; contents must be complete."""
-        return _Finish().run(self._root)
+        return _Finish(self._layer).run(self._root)
 
     def _add_root(self, member: Member) -> None:
         if member.kind is not Kind.DIRECTORY:
@@ -199,6 +209,8 @@ class LayerTreeBuilder:
                     return None
                 node = trail[-1].children[name] = _Directory(fresh=node is _WHITEOUT)
             trail.append(node)
+            if len(trail) > MAX_PATH // 2:
+                raise TooLong(self._layer, path)
         return trail[-1]
 
     def _follow(
@@ -216,7 +228,8 @@ class LayerTreeBuilder:
 class _Finish:
     """Turns the builder's directories into a tree, and collects the notes on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: str) -> None:
+        self._layer = layer
         self._implied: list[bytes] = []
         self._whiteouts: list[bytes] = []
         self._opaque: list[bytes] = []
@@ -238,6 +251,8 @@ class _Finish:
         groups: dict[int, int] = {}
         for name, node in source.children.items():
             below = path + b"/" + name
+            if len(below) > MAX_PATH:
+                raise TooLong(self._layer, below)
             if isinstance(node, _Directory):
                 directory = self._empty(below, name, node)
                 target.children[name] = directory
