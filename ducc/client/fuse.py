@@ -154,7 +154,7 @@ class Mounted(pyfuse3.Operations):
 
     @_answering
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        listing = await self._ask(self._tree.listing, inode)
+        listing = await self._ask(self._tree.listing, inode)  # what can't be listed can't be opened
         handle = next(self._numbers)
         self._listings[handle] = _OpenListing(listing)
         return handle
@@ -162,6 +162,9 @@ class Mounted(pyfuse3.Operations):
     @_answering
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         opened = self._listings[fh]
+        if start_id == 0:  # from the beginning, so as it is now
+            opened.listing = await self._ask(self._tree.listing, opened.listing.inode)
+            opened.page = []
         for position in range(start_id, _DOTS):
             if not pyfuse3.readdir_reply(token, b"." * (position + 1), await self._dot(opened, position), position + 1):
                 return

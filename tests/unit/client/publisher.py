@@ -3,7 +3,7 @@
     publisher = Publisher(MemoryStore())
     publisher.publish({b"/motd": publisher.file(b"motd", b"hello"), b"/image": publisher.bind({…})})
 
-What it leaves out (tag database, reflog) no client reads.
+What it leaves out (tag database, reflog) no client reads. A store with sessions must have one open.
 """
 
 from collections.abc import Collection, Mapping
@@ -70,18 +70,17 @@ class Publisher:
     def publish(self, nodes: Mapping[bytes, Node], nested: Collection[bytes] = (), **fields: Any) -> Manifest:
         """Let the whole trunk be *nodes*, with catalogs of their own at *nested*; *fields* are of the manifest."""
         before = self.store.read_file(MANIFEST)
-        with self.store.session():
-            trunk = self._write(tree(nodes), nested, {"TTL": "240"})
-            self.manifest = replace(
-                self.manifest,
-                root_hash=trunk.ref.digest,
-                root_size=trunk.ref.size,
-                revision=self.manifest.revision + 1,
-                timestamp=self.manifest.timestamp + 1,
-                certificate=self.put(self.keys.certificate_pem, Suffix.CERTIFICATE),
-            )
-            self.manifest = replace(self.manifest, **fields)
-            self.store.replace_head(before, sign_manifest(self.manifest, self.keys.repository_key), b"")
+        trunk = self._write(tree(nodes), nested, {"TTL": "240"})
+        self.manifest = replace(
+            self.manifest,
+            root_hash=trunk.ref.digest,
+            root_size=trunk.ref.size,
+            revision=self.manifest.revision + 1,
+            timestamp=self.manifest.timestamp + 1,
+            certificate=self.put(self.keys.certificate_pem, Suffix.CERTIFICATE),
+        )
+        self.manifest = replace(self.manifest, **fields)
+        self.store.replace_head(before, sign_manifest(self.manifest, self.keys.repository_key), b"")
         return self.manifest
 
     def _write(self, root: Directory, nested: Collection[bytes], properties: Mapping[str, str] | None) -> WrittenTree:
