@@ -5,12 +5,14 @@ import platform
 import sys
 from collections.abc import Callable
 
+from bench.batches import Batches
 from bench.conversion import Conversion
 from bench.stage import Stage, stage
 from bench.table import Row, render
 
 GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
-    "conversion": (("P1", "P2", "P14", "P16"), lambda one: Conversion(one).rows()),
+    "conversion": (("P1", "P2", "P14"), lambda one: Conversion(one).rows()),
+    "batches": (("P3", "P4", "P5", "growth"), lambda one: Batches(one).rows()),
 }
 
 
