@@ -5,7 +5,7 @@ command line wins over the environment, the environment over the file.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,15 @@ def set_defaults(parser: argparse.ArgumentParser, environ: Mapping[str, str], fi
         action.required = False
 
 
-def refuse_unknown(file: Mapping[str, Any], known: Iterable[str], path: Path) -> None:
-    """A setting that no command has is a slip of the pen, and is refused."""
-    unknown = sorted(set(file) - set(known))
-    if unknown:
-        raise BadInput(f"{path}: no such setting: {', '.join(unknown)}")
-
-
 def _value(action: argparse.Action, value: Any) -> Any:
+    if isinstance(action, argparse._AppendAction):  # an option that may be repeated
+        return [_converted(action, one) for one in (value if isinstance(value, list) else [value])]
     if action.nargs == 0:
         return str(value).lower() in ("1", "yes", "true", "on")
+    return _converted(action, value)
+
+
+def _converted(action: argparse.Action, value: Any) -> Any:
     if action.type is None or not callable(action.type):
         return str(value)
     try:

@@ -21,6 +21,7 @@ _INSERT_CHUNK = "INSERT INTO chunks VALUES (?,?,?,?,?)"
 _INSERT_NESTED = "INSERT INTO nested_catalogs VALUES (CAST(? AS TEXT),?,?)"
 _INSERT_BIND = "INSERT INTO bind_mountpoints VALUES (CAST(? AS TEXT),?,?)"
 _FIXED_PROPERTIES = {"revision": "0", "last_modified": "0"}
+_INSERT_PROPERTY = "INSERT INTO properties VALUES (?,CAST(? AS TEXT))"
 _LIBRARY_VERSION = slice(96, 100)  # bytes of a database's header that name the library which wrote it
 _PINNED_VERSION = (3_040_001).to_bytes(4, "big")
 
@@ -193,7 +194,7 @@ class _Region:
             database.executemany(_INSERT_NESTED, [(path, str(ref), ref.size) for path, ref in self._nested_refs])
             database.executemany(_INSERT_BIND, [(path, str(ref), ref.size) for path, ref in self._bind_refs])
             database.executemany("INSERT INTO statistics VALUES (?,?)", _statistics(own, below))
-            database.executemany("INSERT INTO properties VALUES (?,?)", self._properties(properties).items())
+            database.executemany(_INSERT_PROPERTY, self._properties(properties).items())
             database.execute(PARENT_INDEX)
             database.execute("COMMIT")
             return pin_library_version(database.serialize())

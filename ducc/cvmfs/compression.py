@@ -10,6 +10,7 @@ from functools import partial
 
 import deflate
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from ducc.errors import BadInput, DuccError
 
@@ -20,9 +21,6 @@ COMPRESSORS: dict[str, Compress] = {
     "libdeflate-6": partial(deflate.zlib_compress, compresslevel=6),
     "zlib-6": partial(zlib.compress, level=6),
 }
-
-
-_DAMAGED: type[Exception] = isal_zlib.error
 
 
 class BadObject(DuccError):
@@ -52,7 +50,7 @@ def inflate_at_most(stored: bytes, limit: int) -> bytes:
     inflater = isal_zlib.decompressobj()
     try:
         data = inflater.decompress(stored, limit + 1)
-    except _DAMAGED as error:
+    except IsalError as error:
         raise BadObject(f"an object does not inflate: {error}") from error
     if len(data) > limit:
         raise BadObject(f"an object inflates to more than {limit} bytes")
