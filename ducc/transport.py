@@ -54,20 +54,20 @@ Origin = tuple[str, str, int | None]
 class Unreachable(DuccError):
     """The server could not be asked, or did not answer to the end."""
 
-    exit_code = 60
+    exit_code = 80
     retryable = True
 
 
 class Untrusted(DuccError):
     """The server could not prove by a certificate that it is the one named."""
 
-    exit_code = 61
+    exit_code = 81
 
 
 class HttpStatus(DuccError):
     """The server answered, and not with what was asked for."""
 
-    exit_code = 62
+    exit_code = 82
 
     def __init__(self, url: str, status: int, detail: str = "") -> None:
         super().__init__(f"{redacted(url)}: the server answers {status} {_phrase(status)}{detail}")
@@ -87,7 +87,7 @@ class TemporaryStatus(HttpStatus):
 class RefusedAnswer(DuccError):
     """The server's answer breaks a rule that keeps us safe: where it redirects to, how long or in what coding it is."""
 
-    exit_code = 63
+    exit_code = 83
 
 
 @dataclass(frozen=True, slots=True)

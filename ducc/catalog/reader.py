@@ -20,7 +20,7 @@ from ducc.errors import DuccError
 class BadCatalog(DuccError):
     """A catalog whose hash is right does not hold what a catalog must hold."""
 
-    exit_code = 22
+    exit_code = 66
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"catalog {name}: {reason}")

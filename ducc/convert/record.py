@@ -19,7 +19,7 @@ SCHEMA = 1
 class UnreadableRecord(DuccError):
     """A published record was written by a later version, or not by this program."""
 
-    exit_code = 27
+    exit_code = 68
 
     def __init__(self, path: bytes) -> None:
         super().__init__(f"{path.decode()}: can't be read; it was published by another version of this program")

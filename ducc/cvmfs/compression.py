@@ -7,6 +7,7 @@ file twice. ISA-L, the fastest of all, is not among them, but inflates.
 import zlib
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import deflate
 from isal import isal_zlib
@@ -23,10 +24,13 @@ COMPRESSORS: dict[str, Compress] = {
 }
 
 
+_DAMAGED = cast(type[Exception], IsalError)
+
+
 class BadObject(DuccError):
     """An object's bytes, whose hash is right, are not a zlib stream of the length that a catalog gives."""
 
-    exit_code = 23
+    exit_code = 67
 
 
 def compressor(name: str) -> Compress:
@@ -50,7 +54,7 @@ def inflate_at_most(stored: bytes, limit: int) -> bytes:
     inflater = isal_zlib.decompressobj()
     try:
         data = inflater.decompress(stored, limit + 1)
-    except IsalError as error:
+    except _DAMAGED as error:
         raise BadObject(f"an object does not inflate: {error}") from error
     if len(data) > limit:
         raise BadObject(f"an object inflates to more than {limit} bytes")

@@ -17,7 +17,7 @@ DIGEST_BYTES = 20
 class MalformedObjectName(DuccError):
     """A text that should be the hash of an object is not 40 hex digits."""
 
-    exit_code = 21
+    exit_code = 66
 
     def __init__(self, text: str) -> None:
         super().__init__(f"not the hash of an object (40 lower-case hex digits, SHA-1): {text[:80]!r}")

@@ -22,7 +22,7 @@ EMPTY_ROOT = Directory(Entry(b"", stat.S_IFDIR | 0o755, size=DIRECTORY_BYTES))
 class UnresolvableLink(DuccError):
     """A layer links to a file that no layer below it has."""
 
-    exit_code = 25
+    exit_code = 47
 
     def __init__(self, layer: str, path: bytes, target: bytes) -> None:
         name, aim = (text.decode(errors="backslashreplace") for text in (path, target))

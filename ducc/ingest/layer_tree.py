@@ -35,7 +35,7 @@ _TYPES = {
 class ImpossibleEntry(DuccError):
     """A layer's entry can't be where it says, or link to what it says."""
 
-    exit_code = 24
+    exit_code = 46
 
     def __init__(self, layer: str, path: bytes, reason: str) -> None:
         super().__init__(f"layer {layer}: {path.decode(errors='backslashreplace')!r}: {reason}")

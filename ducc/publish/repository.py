@@ -31,7 +31,7 @@ class NoRepository(DuccError):
 class ForgedObject(DuccError):
     """The store holds other bytes under an object's name than those that gave it the name."""
 
-    exit_code = 22
+    exit_code = 67
 
     def __init__(self, name: ObjectName) -> None:
         super().__init__(f"{name}: the store holds other bytes under this name; run `ducc check --data`")

@@ -41,7 +41,7 @@ Headers = dict[str, str]
 class AccessDenied(DuccError):
     """The registry does not let us in, with the credentials there are or without any."""
 
-    exit_code = 64
+    exit_code = 84
 
 
 class RefusedRealm(AccessDenied):

@@ -55,13 +55,13 @@ Answer = TypeVar("Answer", Reply, Body)
 class NoSuchImage(DuccError):
     """The registry has no image of that name."""
 
-    exit_code = 65
+    exit_code = 85
 
 
 class CaptiveAnswer(DuccError):
     """A web page stands where an image should: a login page, a proxy's notice."""
 
-    exit_code = 66
+    exit_code = 86
 
 
 class WrongLength(DuccError):
@@ -73,7 +73,7 @@ class WrongLength(DuccError):
 class UnusableTagList(DuccError):
     """A tag list that is too long, malformed, or continues somewhere else."""
 
-    exit_code = 67
+    exit_code = 87
 
 
 @dataclass(frozen=True, slots=True)
