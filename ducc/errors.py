@@ -4,7 +4,7 @@ Errors live beside the code that raises them; this module holds only their root.
 public contract (`docs/exit-status.md`): 0 all granted, 2 bad input, 3 some wishes failed, and one per class below.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class DuccError(Exception):
@@ -12,6 +12,17 @@ class DuccError(Exception):
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False  # would the same call, later, perhaps succeed?
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come back from worker processes as they were, whatever their constructors take."""
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[DuccError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DuccError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class BadInput(DuccError):

@@ -6,18 +6,20 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ducc.cli import options
+from ducc.cli.executor import open_executor
 from ducc.cli.progress import watch
+from ducc.convert.fetch import FetchElsewhere, Workplace
 from ducc.convert.observer import Observer
 from ducc.convert.plan import Convert, GiveUp, Step, plan
 from ducc.convert.published import Published
 from ducc.convert.record import to_json_bytes
 from ducc.convert.run import Conversion, Outcome, Report
 from ducc.errors import BadInput, DuccError
-from ducc.ingest.index import ContentIndex
 from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Head, Repository
 from ducc.registry.auth import credentials_from_environment
@@ -42,6 +44,10 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", metavar="DIR", type=Path, default=options.default_cache(), help="for the content index"
     )
+    parser.add_argument(
+        "--executor", metavar="WHERE", default="here",
+        help="who ingests layers: here, processes:N, or dask:ADDRESS of a scheduler",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", metavar="N", type=int, default=os.cpu_count() or 1, help="threads that compress and store"
     )
@@ -103,12 +109,14 @@ def _run(
     observer: Observer,
 ) -> Report:
     keys = KeyDirectory(arguments.keys, repository.fqrn).load()
-    index = ContentIndex(arguments.cache / repository.fqrn / f"contents-{repository.settings.compressor}.sqlite")
-    try:
-        conversion = Conversion(repository, keys, registry, index, observer, max(1, arguments.workers))
+    workplace = Workplace(arguments.storage, repository.fqrn, arguments.cache, max(1, arguments.workers))
+    with (
+        closing(workplace.content_index(repository.settings.compressor)) as index,
+        open_executor(arguments.executor) as executor,
+    ):
+        elsewhere = FetchElsewhere(executor, workplace, observer) if executor else None
+        conversion = Conversion(repository, keys, registry, index, observer, workplace.workers, elsewhere)
         return conversion.run(steps, head)
-    finally:
-        index.close()
 
 
 def _show_plan(fqrn: str, steps: Sequence[Step], json: bool) -> tuple[dict[str, Any], bool]:

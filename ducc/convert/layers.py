@@ -8,28 +8,23 @@ from threading import Lock
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.writer import WrittenTree
-from ducc.convert.observer import Observer
+from ducc.convert.fetch import FetchLayer
 from ducc.convert.published import Published
 from ducc.convert.record import to_json_bytes
 from ducc.image.digest import Digest
 from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
-from ducc.ingest.layer import Ingest, LayerTree
+from ducc.ingest.layer import LayerTree
 from ducc.layer.entries import DiffIdMismatch
-from ducc.layer.stream import VerifiedStream
 from ducc.publish.changes import BindTree, Change, PutFile
-from ducc.registry.client import Registry
 
 
 class LayerPool:
     """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
 
-    def __init__(
-        self, published: Published, registry: Registry, ingest: Ingest, fetchers: Executor, observer: Observer
-    ) -> None:
+    def __init__(self, published: Published, fetch: FetchLayer, fetchers: Executor) -> None:
         """*fetchers* say how many layers are on their way at a time."""
-        self._published, self._registry, self._ingest = published, registry, ingest
-        self._fetchers, self._observer = fetchers, observer
+        self._published, self._fetch, self._fetchers = published, fetch, fetchers
         self._known: dict[Digest, Future[LayerTree]] = {}
         self._lock = Lock()
 
@@ -43,17 +38,7 @@ class LayerPool:
             return future
 
     def _get(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
-        published = self._published.layer(descriptor.digest)
-        return published or self._fetch(reference, descriptor, diff_id)
-
-    def _fetch(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
-        digest = descriptor.digest
-        with (
-            self._registry.open_blob(reference, descriptor) as blob,
-            self._observer.layer(digest, descriptor.size) as seen,
-        ):
-            stream = VerifiedStream(seen.counting(blob), digest, descriptor.size, f"layer {digest}")
-            return self._ingest.layer(stream, diff_id)
+        return self._published.layer(descriptor.digest) or self._fetch(reference, descriptor, diff_id)
 
 
 def check_diff_id(layer: LayerTree, claimed: Digest) -> None:

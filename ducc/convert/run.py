@@ -14,6 +14,7 @@ from ducc.catalog.schema import Counters
 from ducc.catalog.tree import Directory
 from ducc.catalog.writer import WrittenTree, write_tree
 from ducc.convert import apptainer
+from ducc.convert.fetch import FetchHere, FetchLayer, ingest_into
 from ducc.convert.flat import flat_changes, with_apptainer_files
 from ducc.convert.layers import LayerChanges, LayerPool, check_diff_id
 from ducc.convert.observer import Observer
@@ -24,7 +25,7 @@ from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.ingest.graft import Layer, graft
 from ducc.ingest.index import ContentIndex
-from ducc.ingest.layer import Ingest, LayerTree
+from ducc.ingest.layer import LayerTree
 from ducc.publish.changes import BindTree, Change
 from ducc.publish.commit import commit
 from ducc.publish.keys import SigningKeys
@@ -71,7 +72,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """All that turning wishes into a revision takes. *workers* is the number of threads that compress and store."""
+    """All that turning wishes into a revision takes.
+
+    *workers* is the number of threads that compress and store; with *elsewhere*, layers are fetched by that instead.
+    """
 
     repository: Repository
     keys: SigningKeys
@@ -79,6 +83,7 @@ class Conversion:
     index: ContentIndex
     observer: Observer
     workers: int
+    elsewhere: FetchLayer | None = None
     clock: Callable[[], float] = time.time
 
     def run(self, steps: Sequence[Step], head: Head) -> Report:
@@ -108,7 +113,7 @@ class Conversion:
             ThreadPoolExecutor(LAYERS_AT_A_TIME, "layer") as fetchers,
             ThreadPoolExecutor(IMAGES_AT_A_TIME, "image") as images,
         ):
-            pool = self._layer_pool(published, workers, fetchers)
+            pool = LayerPool(published, self.elsewhere or self._fetch_here(workers), fetchers)
             assembly = _Assembly(self.repository, published, int(self.clock()))
             fetched = [(step, images.submit(self._fetch, step, pool)) for step in wanted]
             for step, future in fetched:
@@ -125,13 +130,8 @@ class Conversion:
                     granted += 1
         return granted, [*assembly.layers.changes(), *changes]
 
-    def _layer_pool(self, published: Published, workers: Executor, fetchers: Executor) -> LayerPool:
-        repository = self.repository
-        ingest = Ingest(
-            repository.store, repository.catalogs, repository.compress, self.index, workers,
-            repository.settings.split_policy,
-        )  # fmt: skip
-        return LayerPool(published, self.registry, ingest, fetchers, self.observer)
+    def _fetch_here(self, workers: Executor) -> FetchLayer:
+        return FetchHere(self.registry, ingest_into(self.repository, self.index, workers), self.observer)
 
     def _fetch(self, step: Convert, pool: LayerPool) -> tuple[Image, list[LayerTree]]:
         """Resolve one image, and get all of its layers."""
@@ -157,11 +157,10 @@ class _Assembly:
         stack = [Layer(str(layer.digest), catalogs.load(layer.ref), layer.notes) for layer in layers]
         root, completed = graft(stack, catalogs)
         warnings = [*image.warnings, *_config_warnings(image)]
-        for layer, tree in zip(layers, completed, strict=True):
-            warnings += [
-                f"layer {layer.digest}: left out {count} × {reason}" for reason, count in layer.dropped.items()
-            ]
-            warnings += self.layers.add(layer, self._write(tree), image.config.created)
+        for layer, one, tree in zip(layers, stack, completed, strict=True):
+            warnings += [f"layer {layer.digest}: left out {count} × {why}" for why, count in layer.dropped.items()]
+            written = WrittenTree(layer.ref, tree.entry, layer.counters) if tree is one.root else self._write(tree)
+            warnings += self.layers.add(layer, written, image.config.created)
         written = self._write(with_apptainer_files(root, image.config, self._repository))
         for layer in layers:
             self.layers.add_origin(layer, image.config.digest)
