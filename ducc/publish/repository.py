@@ -60,11 +60,13 @@ class Repository:
         self.catalogs = CatalogStore(store, self.compress, inflate)
 
     def head(self) -> Head:
-        """Read the manifest that is published now, and verify that this repository's own key signed it."""
+        """Read the manifest that is published now; it is this repository's, and signed by the certificate it names."""
         raw = self.store.read_file(MANIFEST)
         if raw is None:
             raise NoRepository(f"{self.fqrn}: no repository of this name in the store; `ducc init` makes one")
         manifest = Manifest.parse(raw)
+        if manifest.fqrn != self.fqrn:
+            raise NoRepository(f"{self.fqrn}: the store holds another repository, {manifest.fqrn}")
         if manifest.certificate is None:
             raise NoRepository(f"{self.fqrn}: its manifest names no certificate")
         certificate = load_certificate(self.read_root_object(ObjectName(manifest.certificate, Suffix.CERTIFICATE)))
