@@ -1,4 +1,4 @@
-"""Trees and catalogs in memory: made from values, written, and read back by ways that are not the code's own.
+"""Trees, catalogs and repositories in memory: made from values, and read back by ways that are not the code's own.
 
 catalogs = catalogs_in_memory()
 written = write_tree(tree({b"/etc/motd": file(b"motd")}), catalogs, policy)
@@ -8,14 +8,25 @@ counted(catalogs, written.ref)                     the counters, by counting eve
 
 import stat
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ducc.catalog.reader import Catalog, Mount
 from ducc.catalog.schema import CatalogRef, Counters
 from ducc.catalog.store import CatalogStore
 from ducc.catalog.tree import Bind, Directory, Nested, Node, entry_of
+from ducc.check.findings import Finding, Severity
+from ducc.check.repository import check_repository
 from ducc.cvmfs.compression import compressor, inflate
 from ducc.cvmfs.entry import Chunk, Entry
+from ducc.cvmfs.objectname import ObjectName
+from ducc.publish.init import init_repository
+from ducc.publish.keys import KeyDirectory, SigningKeys
+from ducc.publish.repository import Repository
+from ducc.publish.settings import RepositorySettings
 from ducc.storage.memory import MemoryStore
 
 COMPRESSOR = "libdeflate-1"
@@ -155,3 +166,38 @@ def _count(catalog: Catalog) -> Counters:
         chunked_size=sum(entry.size for entry in cut),
         xattr=sum(bool(entry.xattrs) for entry in entries),
     )
+
+
+# --- repositories --------------------------------------------------------------------------
+
+FQRN = "test.example.org"
+INIT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CLOCK = INIT.timestamp() + 60  # when things are published
+
+
+@cache
+def _first_revision(fqrn: str) -> tuple[dict[ObjectName, bytes], dict[str, bytes], SigningKeys]:
+    """Made once: keys take a while."""
+    store = MemoryStore()
+    with TemporaryDirectory() as directory:
+        keys = KeyDirectory(Path(directory), fqrn)
+        init_repository(store, keys, RepositorySettings(), INIT)
+        return store.objects, store.files, keys.load()
+
+
+def new_repository(fqrn: str = FQRN, store: MemoryStore | None = None) -> tuple[Repository, SigningKeys]:
+    """A repository of its own at revision 1, in *store* if there is one. Repositories of one name share their keys."""
+    store = store or MemoryStore()
+    objects, files, keys = _first_revision(fqrn)
+    store.objects.update(objects)
+    store.files.update(files)
+    return Repository(fqrn, store), keys
+
+
+def errors(store: MemoryStore, keys: SigningKeys) -> list[Finding]:
+    """What `ducc check --data` finds wrong with what everybody sees; warnings left out."""
+    found: list[Finding] = []
+    visible = MemoryStore()
+    visible.objects, visible.files = store.objects, store.files
+    check_repository(visible, keys.fqrn, [keys.master_public_key], INIT, found.append, data=True)
+    return [finding for finding in found if finding.fault.severity is Severity.ERROR]
