@@ -22,7 +22,7 @@ from ducc.cvmfs.signature import sign_manifest
 from ducc.cvmfs.whitelist import Whitelist
 from ducc.errors import BadInput
 from ducc.publish.keys import KeyDirectory, SigningKeys, generate_keys, sign_whitelist
-from ducc.publish.repository import NoRepository
+from ducc.publish.repository import NoRepository, compressor_for
 from ducc.publish.settings import RepositorySettings
 from ducc.storage.base import MANIFEST, MASTER_REPLICA, REFLOG, WHITELIST, ObjectStore
 
@@ -83,7 +83,7 @@ def _put_roots(store: ObjectStore, keys: SigningKeys, settings: RepositorySettin
     compress = compressor(settings.compressor)
 
     def put(data: bytes, suffix: Suffix) -> bytes:
-        stored = compress(data)
+        stored = compressor_for(suffix, compress)(data)
         name = ObjectName.of(stored, suffix)
         store.put(name, stored)
         return name.digest

@@ -20,6 +20,8 @@ from ducc.publish.settings import RepositorySettings
 from ducc.storage.base import MANIFEST, REFLOG, ObjectStore
 
 MAX_ROOT_OBJECT = 1 << 30  # bytes of a tag database, a certificate, a metainfo, inflated
+_AS_STOCK = "zlib-6"
+_COMPRESSED_AGAIN = (Suffix.CERTIFICATE, Suffix.METAINFO)
 
 
 class NoRepository(DuccError):
@@ -102,7 +104,7 @@ class Repository:
 
     def put(self, data: bytes, suffix: Suffix = Suffix.FILE) -> ObjectName:
         """Store *data* compressed, if it is not there, and return its name."""
-        stored = self.compress(data)
+        stored = compressor_for(suffix, self.compress)(data)
         name = ObjectName.of(stored, suffix)
         if not self.store.exists(name):
             self.store.put(name, stored)
@@ -118,3 +120,12 @@ class Repository:
         if manifest.metainfo is None:
             return RepositorySettings()
         return RepositorySettings.from_metainfo(self.read_root_object(ObjectName(manifest.metainfo, Suffix.METAINFO)))
+
+
+def compressor_for(suffix: Suffix, compress: Compress) -> Compress:
+    """How objects of that kind are compressed where others are by *compress*.
+
+    Stock replication inflates certificate and metainfo, and stores them under the same name as its own zlib compresses
+    them: with any other compressor a replica would hold other bytes than the name says, and no client could mount it.
+    """
+    return compressor(_AS_STOCK) if suffix in _COMPRESSED_AGAIN else compress
