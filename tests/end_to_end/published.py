@@ -167,11 +167,11 @@ class Published:
 
 
 @contextmanager
-def repository(directory: Path, *, init: bool = True) -> Iterator[Published]:
+def repository(directory: Path, *, fqrn: str = FQRN, init: bool = True) -> Iterator[Published]:
     """A new repository in the new directory *directory*; what it runs is stopped with the block."""
     (directory / "home").mkdir(parents=True)
     with Console(directory / "home") as ducc:
-        made = Published(directory, ducc)
+        made = Published(directory, ducc, fqrn)
         if init:
             made.init()
         yield made
