@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import re
+import signal
 import socket
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -30,6 +31,7 @@ _ROOT_FILE = re.compile(
     rf"/cvmfs/({_FQRN})/"
     r"(\.cvmfs(?:published|whitelist|whitelist\.pkcs7|reflog|_master_replica|_last_snapshot|_status\.json))"
 )
+_LAST_PORT = 65535
 _SMALL = 256 * 1024  # read at once; what is larger is read in threads, piece by piece
 _PIECE = 1024 * 1024
 
@@ -95,20 +97,28 @@ def serve(application: Application, listening: socket.socket, ready: Callable[[]
         application, loop="uvloop", http="httptools", lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=10,
     )  # fmt: skip
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _heard)  # uvicorn raises them once more when it has finished
     _Server(config, ready).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any free one."""
+    if not 0 <= port <= _LAST_PORT:
+        raise CannotListen(host, port, f"ports go up to {_LAST_PORT}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(1024)
-    except (OSError, OverflowError) as error:
-        raise CannotListen(host, port, getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        raise CannotListen(host, port, (error.strerror or str(error)).lower()) from error
     return listening
+
+
+def _heard(number: int, frame: object) -> None:
+    """A signal that was obeyed."""
 
 
 class _Server(uvicorn.Server):

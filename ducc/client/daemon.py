@@ -10,9 +10,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
@@ -22,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from ducc.client.cache import DEFAULT_LIMIT_BYTES, Cache
 from ducc.client.fuse import Mounted
-from ducc.client.mountpoint import MountFailed, claim, mounted_at, read_more_ahead
+from ducc.client.mountpoint import MountFailed, claimed, mounted_at, read_more_ahead
 from ducc.client.refresh import Plan
 from ducc.client.repository import Repository
 from ducc.errors import DuccError
@@ -51,30 +53,23 @@ def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
     """Mount and answer until unmounted; *ready* is called when the kernel may ask."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     _allow_many_files()
-    lock = claim(settings.mountpoint)
-    try:
+    with claimed(settings.mountpoint):
         cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
-        repository = Repository.open(
-            settings.fqrn, settings.store, cache, settings.master_keys, lambda: datetime.now(UTC)
-        )
-        try:
+        repository = Repository.open(settings.fqrn, settings.store, cache, settings.master_keys, _now)
+        with closing(repository):
             _mount(settings, Mounted(repository, cache))
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
             _answer(repository, settings.mountpoint, ready)
-        finally:
-            repository.close()
-    finally:
-        os.close(lock)
     log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)
 
 
 def _mount(settings: MountSettings, operations: Mounted) -> None:
+    if mounted_at(settings.mountpoint):  # asked first, since what is mounted may not answer
+        raise MountFailed(f"something is mounted at {settings.mountpoint} already; see ducc umount")
     if not settings.mountpoint.is_dir():
         raise MountFailed(f"{settings.mountpoint} is not a directory")
-    if mounted_at(settings.mountpoint):
-        raise MountFailed(f"something is mounted at {settings.mountpoint} already")
     options = {"ro", "nosuid", "nodev", "noatime", "default_permissions", "subtype=ducc", f"fsname={settings.fqrn}"}
     if os.geteuid() == 0:
         options.add("allow_other")
@@ -111,27 +106,29 @@ async def _answer_and_follow(repository: Repository, ready: Callable[[], None]) 
 
 async def _follow(repository: Repository, asked: asyncio.Event) -> None:
     """Show each new revision when the old one's time is over, or when asked."""
+    threads = ThreadPoolExecutor(1, "refresh")  # not the loop's own, for which its end would wait
     pause = _ttl(repository)
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), pause)
         asked.clear()
         try:
-            await _refresh(repository)
+            await _refresh(repository, threads)
             pause = _ttl(repository)
-        except DuccError as error:
+        except (DuccError, OSError) as error:
             log.warning("staying at revision %d: %s", repository.manifest.revision, error)
             pause = min(_ttl(repository), _RETRY_SECONDS)
 
 
-async def _refresh(repository: Repository) -> None:
-    manifest = await asyncio.to_thread(repository.newer_manifest)
+async def _refresh(repository: Repository, threads: ThreadPoolExecutor) -> None:
+    run = partial(asyncio.get_running_loop().run_in_executor, threads)
+    manifest = await run(repository.newer_manifest)
     if manifest is None:
         return
-    plan = await asyncio.to_thread(repository.plan, manifest)
+    plan = await run(repository.plan, manifest)
     while not repository.apply(plan, manifest):
-        plan = await asyncio.to_thread(repository.plan, manifest)
-    await asyncio.to_thread(_make_kernel_forget, plan)
+        plan = await run(repository.plan, manifest)
+    await run(_make_kernel_forget, plan)
     log.info("new revision: fqrn=%s revision=%d changes=%d", manifest.fqrn, manifest.revision, len(plan.names))
 
 
@@ -147,6 +144,10 @@ def _make_kernel_forget(plan: Plan) -> None:
 
 def _ttl(repository: Repository) -> int:
     return max(repository.manifest.ttl_seconds, _SHORTEST_TTL_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _allow_many_files() -> None:

@@ -1,7 +1,8 @@
 """What the outside sees of a mount: the kernel's table, and a lock that lasts as long as the process behind it.
 
 The lock is a file in the run-time directory, named after the mountpoint. The kernel drops it with its holder, however
-that ends, so "has it ended?" has an exact answer; inside stands the process id, for signals.
+that ends, so "has it ended?" has an exact answer; inside stands the process id, for signals. The file itself stays:
+one that was removed could be locked twice.
 """
 
 import fcntl
@@ -9,6 +10,8 @@ import hashlib
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,22 +66,22 @@ def unmount(directory: Path) -> None:
         if time.monotonic() > deadline:
             raise UnmountFailed(f"{directory} is unmounted, but the process behind it has not ended")
         time.sleep(0.01)
-    lock.unlink(missing_ok=True)
 
 
-def claim(directory: Path) -> int:
-    """Hold the mountpoint's lock as long as this process lives (or the returned descriptor is open)."""
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Hold the mountpoint's lock, for as long as this process lives at most."""
     path = _lock_path(directory)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise MountFailed(f"{directory} is mounted already, or just being mounted") from None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MountFailed(f"{directory} is mounted already, or just being mounted") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
 
 
 def read_more_ahead(directory: Path) -> None:
@@ -109,7 +112,8 @@ def _lock_path(directory: Path) -> Path:
 def _run_time_directory() -> Path:
     if os.geteuid() == 0:
         return Path("/run/ducc")
-    return Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/ducc-{os.geteuid()}")) / "ducc"  # noqa: S108 - private mode
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(own) / "ducc" if own else Path.home() / ".cache" / "ducc" / "run"
 
 
 def _unescaped(text: str) -> str:
