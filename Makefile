@@ -21,7 +21,7 @@ PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev
 RUN_PACKAGES := fuse3
-TEST_PACKAGES := attr busybox-static debian-archive-keyring debootstrap docker-registry libcap2-bin \
+TEST_PACKAGES := attr busybox-static debian-archive-keyring debootstrap docker-registry golang-go libcap2-bin \
 	skopeo umoci util-linux
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
@@ -46,6 +46,7 @@ check: setup
 	$(PYTEST) $(QUICK_TESTS)
 
 bench: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(SUDO) $(BIN)/python -m bench
 
 images: setup
