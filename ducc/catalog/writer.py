@@ -7,8 +7,10 @@ is one object.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from ducc.catalog.schema import PAGE_BYTES, PARENT_INDEX, SCHEMA, SCHEMA_REVISION, TABLES, CatalogRef, Counters
@@ -22,6 +24,10 @@ _INSERT_NESTED = "INSERT INTO nested_catalogs VALUES (CAST(? AS TEXT),?,?)"
 _INSERT_BIND = "INSERT INTO bind_mountpoints VALUES (CAST(? AS TEXT),?,?)"
 _FIXED_PROPERTIES = {"revision": "0", "last_modified": "0"}
 _INSERT_PROPERTY = "INSERT INTO properties VALUES (?,CAST(? AS TEXT))"
+_Row = tuple[Any, ...]  # in the order of the columns
+_SIZE, _FLAGS, _XATTR = 6, 10, 15  # columns that are counted
+_WITHOUT_CONTENT = Flags.DIRECTORY | Flags.LINK | Flags.SPECIAL
+_KIND = _WITHOUT_CONTENT | Flags.CHUNKED
 _LIBRARY_VERSION = slice(96, 100)  # bytes of a database's header that name the library which wrote it
 _PINNED_VERSION = (3_040_001).to_bytes(4, "big")
 
@@ -77,16 +83,15 @@ class _Region:
     def __init__(self, path: bytes, root: Directory, below: Mapping[bytes, Nested], sink: CatalogSink) -> None:
         """*below*: the catalogs that were made of directories of this tree, by path."""
         self._path, self._root, self._below, self._sink = path, root, below, sink
-        self._rows: list[tuple[Any, ...]] = []
-        self._chunks: list[tuple[Any, ...]] = []
+        self._rows: list[_Row] = []
+        self._chunks: list[_Row] = []
         self._nested_refs: list[tuple[bytes, CatalogRef]] = []
         self._bind_refs: list[tuple[bytes, CatalogRef]] = []
-        self._count = Counter[str]()
         self._link_groups = 0
 
     def write(self, properties: Mapping[str, str]) -> WrittenTree:
         entry = self._collect()
-        own = Counters(**self._count)
+        own = _count(self._rows, len(self._nested_refs), len(self._chunks))
         below = self._counters_below()
         database = self._database(own, below, properties)
         counters = own.plus(below)
@@ -96,11 +101,10 @@ class _Region:
         key = path_key(self._path)
         parent = path_key(self._path.rpartition(b"/")[0]) if self._path else NO_PARENT
         entry = _with_linkcount(self._root)
-        self._add(key, parent, entry, int(Flags.NESTED_ROOT) if self._path else 0)
+        self._add(key, parent, entry, Flags.NESTED_ROOT if self._path else 0)
         pending = [_Waiting(self._path, key, self._root)]
         while pending:
             pending.extend(reversed(list(self._children(pending.pop()))))
-        self._count["nested"] = len(self._nested_refs)
         return entry
 
     def _children(self, parent: _Waiting) -> Iterator[_Waiting]:
@@ -115,10 +119,10 @@ class _Region:
                 self._add(key, parent.key, links.get(name, node), 0)
             elif isinstance(node, Bind):
                 self._bind_refs.append((path, node.ref))
-                self._add(key, parent.key, node.entry, int(Flags.BIND_MOUNTPOINT))
+                self._add(key, parent.key, node.entry, Flags.BIND_MOUNTPOINT)
             elif nested := node if isinstance(node, Nested) else self._below.get(path):
                 self._nested_refs.append((path, nested.ref))
-                self._add(key, parent.key, nested.entry, int(Flags.NESTED_MOUNTPOINT))
+                self._add(key, parent.key, nested.entry, Flags.NESTED_MOUNTPOINT)
             elif isinstance(node, Directory):
                 self._add(key, parent.key, _with_linkcount(node), 0)
                 yield _Waiting(path, key, node)
@@ -130,11 +134,10 @@ class _Region:
 
     def _number_links(self, children: Mapping[bytes, Node]) -> dict[bytes, Entry]:
         """Give the names of a directory that share an inode a group of this catalog, and count them."""
+        members = [node for node in children.values() if isinstance(node, Entry) and node.link_group]
         groups: dict[int, list[Entry]] = {}
-        for name in sorted(children):
-            node = children[name]
-            if isinstance(node, Entry) and node.link_group:
-                groups.setdefault(node.link_group, []).append(node)
+        for member in sorted(members):
+            groups.setdefault(member.link_group, []).append(member)
         linked: dict[bytes, Entry] = {}
         for members in groups.values():
             self._link_groups += len(members) > 1
@@ -143,33 +146,13 @@ class _Region:
         return linked
 
     def _add(self, key: PathKey, parent: PathKey, entry: Entry, mount_flag: int) -> None:
-        flags = entry.flags
+        (name, mode, uid, gid, size, mtime, mtime_ns, symlink, content, chunks, xattrs, linkcount, group, _, _) = entry
         self._rows.append((
-            *key, *parent, entry.link_group << 32 | entry.linkcount, entry.content, entry.size, entry.mode,
-            entry.mtime, entry.mtime_ns or None, flags | mount_flag, entry.name if parent != NO_PARENT else b"",
-            entry.symlink, entry.uid, entry.gid, entry.xattrs or None,
+            *key, *parent, group << 32 | linkcount, content, size, mode, mtime, mtime_ns or None,
+            entry.flags | mount_flag, name if parent != NO_PARENT else b"", symlink, uid, gid, xattrs or None,
         ))  # fmt: skip
-        for chunk in entry.chunks:
+        for chunk in chunks:
             self._chunks.append((*key, *chunk))
-        self._tally(entry, flags)
-
-    def _tally(self, entry: Entry, flags: int) -> None:
-        count = self._count
-        if entry.xattrs:
-            count["xattr"] += 1
-        if flags & Flags.DIRECTORY:
-            count["dir"] += 1
-        elif flags & Flags.LINK:
-            count["symlink"] += 1
-        elif flags & Flags.SPECIAL:
-            count["special"] += 1
-        else:
-            count["regular"] += 1
-            count["file_size"] += entry.size
-            if entry.chunks:
-                count["chunked"] += 1
-                count["chunks"] += len(entry.chunks)
-                count["chunked_size"] += entry.size
 
     def _counters_below(self) -> Counters:
         """Sum up the catalogs nested here, starting from what the former catalog said of those that stayed."""
@@ -185,9 +168,8 @@ class _Region:
     def _database(self, own: Counters, below: Counters, properties: Mapping[str, str]) -> bytes:
         database = sqlite3.connect(":memory:", isolation_level=None)
         try:
-            database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            database.deserialize(_empty_database())
             database.execute("PRAGMA journal_mode = OFF")
-            database.executescript(TABLES)
             database.execute("BEGIN")
             database.executemany(_INSERT_ROW, self._rows)
             database.executemany(_INSERT_CHUNK, self._chunks)
@@ -204,6 +186,33 @@ class _Region:
     def _properties(self, given: Mapping[str, str]) -> dict[str, str | bytes]:
         own: dict[str, str | bytes] = {"schema": SCHEMA, "schema_revision": SCHEMA_REVISION, **given}
         return {**own, "root_prefix": self._path} if self._path else own
+
+
+@cache
+def _empty_database() -> bytes:
+    """A catalog's tables without rows, to start from."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        database.executescript(TABLES)
+        return database.serialize()
+
+
+def _count(rows: Sequence[_Row], nested: int, chunks: int) -> Counters:
+    """What the rows of a catalog add up to."""
+    kinds = Counter(row[_FLAGS] & _KIND for row in rows)
+    contents = [row for row in rows if not row[_FLAGS] & _WITHOUT_CONTENT]
+    return Counters(
+        regular=len(contents),
+        symlink=kinds[Flags.LINK],
+        special=kinds[Flags.SPECIAL],
+        dir=kinds[Flags.DIRECTORY],
+        nested=nested,
+        chunked=kinds[Flags.CHUNKED],
+        chunks=chunks,
+        file_size=sum(row[_SIZE] for row in contents),
+        chunked_size=sum(row[_SIZE] for row in contents if row[_FLAGS] & Flags.CHUNKED),
+        xattr=sum(row[_XATTR] is not None for row in rows),
+    )
 
 
 def pin_library_version(database: bytes) -> bytes:

@@ -2,8 +2,10 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from threading import Lock
+from typing import NamedTuple
 
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
@@ -11,6 +13,7 @@ from ducc.catalog.writer import WrittenTree
 from ducc.convert.fetch import FetchLayer
 from ducc.convert.published import Published
 from ducc.convert.record import to_json_bytes
+from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
@@ -19,26 +22,60 @@ from ducc.layer.entries import DiffIdMismatch
 from ducc.publish.changes import BindTree, Change, PutFile
 
 
+class _Attempt(NamedTuple):
+    """One try to get a layer, and the image name for which it is made."""
+
+    future: "Future[LayerTree]"
+    source: tuple[str, str]
+
+
+_DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it; the flat image is exact"
+
+
 class LayerPool:
     """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
 
     def __init__(self, published: Published, fetch: FetchLayer, fetchers: Executor) -> None:
         """*fetchers* say how many layers are on their way at a time."""
         self._published, self._fetch, self._fetchers = published, fetch, fetchers
-        self._known: dict[Digest, Future[LayerTree]] = {}
+        self._known: dict[tuple[Digest, Digest], _Attempt] = {}
         self._lock = Lock()
 
-    def request(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> "Future[LayerTree]":
-        """Begin to get one layer of an image, unless somebody has; a failed attempt is not remembered."""
+    def request(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> Callable[[], LayerTree]:
+        """Begin to get one layer of an image, unless somebody has; what is returned waits for it.
+
+        Others' faults are not this image's: one that claims another diff id shares no attempt with it, and an attempt
+        that failed under another image name, whose registry may lack or refuse the blob, is repeated under this one's.
+        """
+        first = self._attempt(reference, descriptor, diff_id)
+
+        def wait() -> LayerTree:
+            attempt = first
+            while True:
+                try:
+                    return attempt.future.result()
+                except DuccError:
+                    if attempt.source == _source(reference):
+                        raise
+                attempt = self._attempt(reference, descriptor, diff_id)
+
+        return wait
+
+    def _attempt(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> _Attempt:
+        key = descriptor.digest, diff_id
         with self._lock:
-            future = self._known.get(descriptor.digest)
-            if future is None or (future.done() and future.exception() is not None):
+            attempt = self._known.get(key)
+            if attempt is None or (attempt.future.done() and attempt.future.exception() is not None):
                 future = self._fetchers.submit(self._get, reference, descriptor, diff_id)
-                self._known[descriptor.digest] = future
-            return future
+                attempt = self._known[key] = _Attempt(future, _source(reference))
+            return attempt
 
     def _get(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
         return self._published.layer(descriptor.digest) or self._fetch(reference, descriptor, diff_id)
+
+
+def _source(reference: Reference) -> tuple[str, str]:
+    return reference.registry, reference.repository
 
 
 def check_diff_id(layer: LayerTree, claimed: Digest) -> None:
@@ -55,15 +92,18 @@ class LayerChanges:
         self._changes: dict[Digest, list[Change]] = {}
         self._origins: defaultdict[Digest, list[str]] = defaultdict(list)
 
-    def add(self, layer: LayerTree, completed: WrittenTree, created: str | None) -> list[str]:
-        """Note one layer of an image, with the tree that overlayfs is to use; returns warnings."""
+    def add(self, layer: LayerTree, complete: Callable[[], WrittenTree], created: str | None) -> list[str]:
+        """Note one layer of an image; *complete* writes the tree that overlayfs is to use. Returns warnings.
+
+        A layer that is published already keeps its tree. Only where it has links to layers below can the content of
+        another image's be different; attributes of directories that it passes through are not worth the writing.
+        """
         bound = self._bound(layer.digest)
-        if bound == completed.ref:
-            return []
         if bound is not None:
-            return [f"layer {layer.digest}: its layerfs is as another image's layers need it; the flat image is exact"]
+            differs = layer.notes.lower_links and complete().ref != bound
+            return [_DIFFERENT_LAYERS.format(layer.digest)] if differs else []
         self._changes[layer.digest] = [
-            BindTree(layout.layer_tree(layer.digest), completed, (layer.ref,)),
+            BindTree(layout.layer_tree(layer.digest), complete(), (layer.ref,)),
             PutFile(layout.layer_file(layer.digest, "tree.json"), to_json_bytes(layer.to_json())),
             PutFile(layout.layer_file(layer.digest, "layers.json"), to_json_bytes([_description(layer, created)])),
         ]

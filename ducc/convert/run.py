@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from ducc import __version__, layout
 from ducc.catalog.schema import Counters
@@ -137,8 +138,8 @@ class Conversion:
         """Resolve one image, and get all of its layers."""
         image = self.registry.resolve(step.reference)
         pairs = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
-        futures = [pool.request(step.reference, descriptor, diff_id) for descriptor, diff_id in pairs]
-        layers = [future.result() for future in futures]
+        waits = [pool.request(step.reference, descriptor, diff_id) for descriptor, diff_id in pairs]
+        layers = [wait() for wait in waits]
         for layer, (_, diff_id) in zip(layers, pairs, strict=True):
             check_diff_id(layer, diff_id)
         return image, layers
@@ -159,13 +160,18 @@ class _Assembly:
         warnings = [*image.warnings, *_config_warnings(image)]
         for layer, one, tree in zip(layers, stack, completed, strict=True):
             warnings += [f"layer {layer.digest}: left out {count} × {why}" for why, count in layer.dropped.items()]
-            written = WrittenTree(layer.ref, tree.entry, layer.counters) if tree is one.root else self._write(tree)
-            warnings += self.layers.add(layer, written, image.config.created)
+            warnings += self.layers.add(layer, partial(self._completed, layer, one.root, tree), image.config.created)
         written = self._write(with_apptainer_files(root, image.config, self._repository))
         for layer in layers:
             self.layers.add_origin(layer, image.config.digest)
         record = self._record(step, image, written, warnings)
         return record, [BindTree(layout.flat_image(image.config.digest), written), *flat_changes(image, record)]
+
+    def _completed(self, layer: LayerTree, root: Directory, completed: Directory) -> WrittenTree:
+        """Write a layer's completed tree; most have nothing to complete, and are written already."""
+        if completed is root:
+            return WrittenTree(layer.ref, root.entry, layer.counters)
+        return self._write(completed)
 
     def _write(self, tree: Directory) -> WrittenTree:
         return write_tree(tree, self._repository.catalogs, self._repository.settings.split_policy)

@@ -7,8 +7,7 @@ split into two signed 64-bit integers, and is how rows are found.
 import hashlib
 import stat
 import struct
-from enum import IntFlag
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 PathKey = tuple[int, int]
 NO_PARENT: PathKey = (0, 0)
@@ -16,7 +15,7 @@ NO_PARENT: PathKey = (0, 0)
 _key_of = struct.Struct("<qq").unpack
 
 
-class Flags(IntFlag):
+class Flags:
     """Bits of the flags column. Bits 8-10 hold the hash algorithm less one (0: SHA-1), 11-13 the compression."""
 
     DIRECTORY = 0x1
@@ -35,6 +34,8 @@ class Flags(IntFlag):
 
 
 _COMPRESSION_SHIFT = 11
+_KIND_OF_MODE = 0o170000
+_KIND_FLAGS = {stat.S_IFREG: Flags.FILE, stat.S_IFDIR: Flags.DIRECTORY, stat.S_IFLNK: Flags.FILE | Flags.LINK}
 ZLIB, STORED = 0, 1  # compression ids
 
 
@@ -91,18 +92,12 @@ class Entry(NamedTuple):
     @property
     def flags(self) -> int:
         """The flags column, less the bits that say where catalogs meet."""
-        kind = stat.S_IFMT(self.mode)
-        if kind == stat.S_IFREG:
-            flags = int(Flags.FILE) | self.compression << _COMPRESSION_SHIFT
-            if self.chunks:
-                flags |= Flags.CHUNKED
-        elif kind == stat.S_IFDIR:
-            flags = int(Flags.DIRECTORY)
-        elif kind == stat.S_IFLNK:
-            flags = Flags.FILE | Flags.LINK
-        else:
-            flags = Flags.FILE | Flags.SPECIAL
-        return int(flags | Flags.HIDDEN if self.hidden else flags)
+        flags = _KIND_FLAGS.get(self.mode & _KIND_OF_MODE, Flags.FILE | Flags.SPECIAL)
+        if self.chunks:
+            flags |= Flags.CHUNKED
+        if self.hidden:
+            flags |= Flags.HIDDEN
+        return flags | self.compression << _COMPRESSION_SHIFT
 
 
 def compression_of(flags: int) -> int:
@@ -112,8 +107,7 @@ def compression_of(flags: int) -> int:
 
 def path_key(path: bytes) -> PathKey:
     """The two integers under which a path's row is stored."""
-    high, low = _key_of(hashlib.md5(path).digest())
-    return high, low
+    return cast(PathKey, _key_of(hashlib.md5(path).digest()))
 
 
 ROOT_KEY = path_key(b"")
