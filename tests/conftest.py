@@ -84,7 +84,6 @@ class WarningsSeen(logging.Handler):
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Mark the session's processes, and choose the directory of its files, before any worker starts."""
-    config.option.importmode = "importlib"  # test modules of the same name may stand in several folders
     if hasattr(config, "workerinput"):
         return
     os.environ[SESSION_VARIABLE] = f"{os.getpid()}-{os.urandom(4).hex()}"
