@@ -95,12 +95,14 @@ class LayerChanges:
     def add(self, layer: LayerTree, complete: Callable[[], WrittenTree], created: str | None) -> list[str]:
         """Note one layer of an image; *complete* writes the tree that overlayfs is to use. Returns warnings.
 
-        A layer that is published already keeps its tree. Only where it has links to layers below can the content of
-        another image's be different; attributes of directories that it passes through are not worth the writing.
+        A layer that is published already keeps its tree. Only where it links to files below, or hides some (of which
+        the first image may have had none), can another image need other content; attributes of directories that it
+        passes through are not worth the writing.
         """
         bound = self._bound(layer.digest)
         if bound is not None:
-            differs = layer.notes.lower_links and complete().ref != bound
+            notes = layer.notes
+            differs = (notes.lower_links or notes.whiteouts or notes.is_opaque(b"")) and complete().ref != bound
             return [_DIFFERENT_LAYERS.format(layer.digest)] if differs else []
         self._changes[layer.digest] = [
             BindTree(layout.layer_tree(layer.digest), complete(), (layer.ref,)),
