@@ -144,9 +144,12 @@ def unusable_names(config: ImageConfig) -> list[str]:
 
 
 def _environment(entries: Iterable[str]) -> str:
-    """PATH is what the image says; every other name is the caller's if the caller set it, else the image's."""
+    """PATH is what the image says; every other name is the caller's if the caller set it, else the image's.
+
+    Of a name that stands there twice the last one counts, as to other runtimes.
+    """
     lines = ["#!/bin/sh"]
-    for entry in entries:
+    for entry in {entry.partition("=")[0]: entry for entry in entries}.values():
         name, assigned, value = entry.partition("=")
         if not _NAME.fullmatch(name):
             continue
