@@ -48,7 +48,7 @@ class Published:
             return None
         try:
             return LayerTree.from_json(json.loads(data))
-        except (ValueError, KeyError, TypeError, DuccError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DuccError) as error:
             raise UnreadableRecord(path) from error
 
     def bound(self, path: bytes) -> CatalogRef | None:

@@ -61,7 +61,7 @@ class ImageRecord:
         """Read a record; *path* is for the error."""
         try:
             return cls._from_json(json.loads(data))
-        except (ValueError, KeyError, TypeError, DuccError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DuccError) as error:
             raise UnreadableRecord(path) from error
 
     @classmethod
