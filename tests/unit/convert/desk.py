@@ -1,0 +1,108 @@
+"""A registry, a repository and somebody who converts from one into the other, all in this process."""
+
+import random
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from ducc.catalog.schema import CatalogRef
+from ducc.catalog.tree import Bind
+from ducc.convert.observer import Unobserved
+from ducc.convert.plan import Step, plan
+from ducc.convert.published import Published
+from ducc.convert.run import Conversion, Report
+from ducc.image.reference import Reference
+from ducc.ingest.index import ContentIndex
+from ducc.publish.repository import Repository
+from ducc.registry.client import Registry
+from ducc.storage.memory import MemoryStore
+from ducc.transport import Transport
+from ducc.wishlist.parse import Wishlist, parse_wishlist
+from tests import builders
+from tests.fakes.registry import FakeRegistry, fake_registry
+from tests.memory import CLOCK, FQRN, errors, new_repository, nodes
+
+
+def noise(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def wishlist(*wishes: str, fqrn: str = FQRN) -> Wishlist:
+    lines = "".join(f"  - {wish}\n" for wish in wishes)
+    return parse_wishlist(f"version: 1\ncvmfs_repo: {fqrn}\ninput:\n{lines}".encode(), "w.yaml")
+
+
+def quick_registry() -> Registry:
+    return Registry(Transport(idle_seconds=5, sleep=lambda _: None, attempts=2))
+
+
+class Desk:
+    """Converts images of *server* into a new repository."""
+
+    def __init__(self, server: FakeRegistry, fqrn: str = FQRN) -> None:
+        self.server = server
+        self.repository, self.keys = new_repository(fqrn)
+        self.registry = quick_registry()
+        self.observer = Unobserved()
+        self.clock = CLOCK
+
+    @property
+    def store(self) -> MemoryStore:
+        return self.repository.store
+
+    def hold(self, image: builders.Image | builders.Index, tag: str = "tag", name: str = "some/image") -> str:
+        """Put an image into the registry; return the wish for it."""
+        self.server.hold_image(image, tag, name)
+        return self.server.reference(f":{tag}", name)
+
+    def plan(self, *wishes: str) -> list[Step]:
+        with ThreadPoolExecutor(4) as askers:
+            return plan([wishlist(*wishes)], self.published(), self.registry, askers)
+
+    def convert(self, *wishes: str, workers: int = 2) -> Report:
+        return self.run(self.plan(*wishes), workers)
+
+    def run(self, steps: Iterable[Step], workers: int = 2) -> Report:
+        index = ContentIndex(None)
+        conversion = Conversion(
+            self.repository, self.keys, self.registry, index, self.observer, workers, clock=lambda: self.clock
+        )
+        try:
+            return conversion.run(list(steps), self.repository.head())
+        finally:
+            index.close()
+
+    def published(self) -> Published:
+        fresh = Repository(self.repository.fqrn, self.store)
+        return Published(fresh, fresh.head())
+
+    def record(self, wish: str):
+        return self.published().image(Reference.parse(wish))
+
+    def trees(self) -> dict[bytes, CatalogRef]:
+        """All that is bound, by path."""
+        fresh = Repository(self.repository.fqrn, self.store)
+        found = nodes(fresh.tree(fresh.head()), fresh.catalogs)
+        return {path: node.ref for path, node in found if isinstance(node, Bind)}
+
+    def image_rows(self, wish: str) -> dict[bytes, object]:
+        """The root file system of an image, less apptainer's own files."""
+        catalogs = self.repository.catalogs
+        found = nodes(catalogs.load(self.record(wish).image_tree), catalogs)
+        return {path: node for path, node in found if not path.startswith(b"/.singularity.d")}
+
+    def errors(self) -> list[object]:
+        return errors(self.store, self.keys)
+
+    def blobs_asked(self) -> list[str]:
+        return [path for path in self.server.asked() if "/blobs/" in path]
+
+
+@contextmanager
+def desk() -> Iterator[Desk]:
+    with fake_registry() as server:
+        yield Desk(server)
+
+
+def statuses(report: Report) -> list[str]:
+    return [outcome.status for outcome in report.outcomes]
