@@ -46,7 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     _make_directory(cache)
     in_background(work, cache / f"{fqrn}.log")
-    os.statvfs(directory)  # it answers
     return 0
 
 

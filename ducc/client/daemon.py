@@ -4,6 +4,7 @@ Signals: SIGTERM and SIGINT unmount and end it; SIGHUP makes it ask at once whet
 """
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _SHORTEST_TTL_SECONDS = 5
 _RETRY_SECONDS = 180  # after a refresh that failed, unless the TTL is shorter
 _SWITCH_SECONDS = 0.0005  # a thread that computes must not keep the answering one waiting for long
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # names of settings in malloc.h
+_LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class MountSettings:
 def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
     """Mount and answer until unmounted; *ready* is called when the kernel may ask."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _give_memory_back()
     _allow_many_files()
     with claimed(settings.mountpoint):
         cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
@@ -80,33 +84,39 @@ def _mount(settings: MountSettings, operations: Mounted) -> None:
         raise MountFailed(
             f"{settings.mountpoint}: the kernel refuses the mount ({error}); is fuse3 installed?"
         ) from error
-    read_more_ahead(settings.mountpoint)
 
 
 def _answer(repository: Repository, mountpoint: Path, ready: Callable[[], None]) -> None:
     try:
-        uvloop.run(_answer_and_follow(repository, ready))
+        uvloop.run(_answer_and_follow(repository, partial(_start, mountpoint, ready)))
     finally:
         pyfuse3.close(unmount=mounted_at(mountpoint) is not None)
 
 
-async def _answer_and_follow(repository: Repository, ready: Callable[[], None]) -> None:
+def _start(mountpoint: Path, ready: Callable[[], None]) -> None:
+    """See the mount answer, tune it, and tell whoever waits. Not for the thread that answers."""
+    os.statvfs(mountpoint)
+    read_more_ahead(mountpoint)  # the kernel's first question would undo it
+    ready()
+
+
+async def _answer_and_follow(repository: Repository, start: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pyfuse3.terminate)
-    following = asyncio.create_task(_follow(repository, asked))
-    loop.call_soon(ready)
+    threads = ThreadPoolExecutor(1, "follow")  # not the loop's own, for which its end would wait
+    threads.submit(start)
+    following = asyncio.create_task(_follow(repository, asked, threads))
     try:
         await pyfuse3.main()
     finally:
         following.cancel()
 
 
-async def _follow(repository: Repository, asked: asyncio.Event) -> None:
+async def _follow(repository: Repository, asked: asyncio.Event, threads: ThreadPoolExecutor) -> None:
     """Show each new revision when the old one's time is over, or when asked."""
-    threads = ThreadPoolExecutor(1, "refresh")  # not the loop's own, for which its end would wait
     pause = _ttl(repository)
     while True:
         with suppress(TimeoutError):
@@ -148,6 +158,14 @@ def _ttl(repository: Repository) -> int:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _give_memory_back() -> None:
+    """Large buffers go back to the system when they are freed, and threads share what is kept (glibc only)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _allow_many_files() -> None:

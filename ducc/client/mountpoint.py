@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +88,8 @@ def read_more_ahead(directory: Path) -> None:
     """Let the kernel read files in larger pieces; only root may, and it is only a matter of speed."""
     entry = mounted_at(directory)
     if entry is not None and os.geteuid() == 0:
-        setting = Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb")
-        if os.access(setting, os.W_OK):
-            setting.write_text(str(_READ_AHEAD_KB))
+        with suppress(OSError):  # a container may see the setting and not be allowed to change it
+            Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb").write_text(str(_READ_AHEAD_KB))
 
 
 def _is_held(lock: Path) -> bool:

@@ -25,14 +25,9 @@ _LARGEST_ROOT_FILE = 1 << 20
 _LARGEST_REFLOG = 1 << 28
 _FOUND, _GONE = 200, (404, 410)
 
-CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 10.0
-ATTEMPTS = 2
-
-
-def reader_transport() -> Transport:
-    """Somebody waits for every answer, so it comes soon or not at all."""
-    return Transport(connect_seconds=CONNECT_SECONDS, idle_seconds=IDLE_SECONDS, attempts=ATTEMPTS)
+# Somebody waits for every answer, so it comes soon or not at all. Two tries at most, the plain one included.
+_CONNECT_SECONDS = 5.0
+_IDLE_SECONDS = 10.0
 
 
 class HttpStore:
@@ -40,8 +35,10 @@ class HttpStore:
 
     def __init__(self, url: str, transport: Transport | None = None) -> None:
         self._url = url.rstrip("/")
-        self._transport = transport or reader_transport()
         self._plain = _PlainConnections(self._url) if _is_plain(self._url) else None
+        self._transport = transport or Transport(
+            connect_seconds=_CONNECT_SECONDS, idle_seconds=_IDLE_SECONDS, attempts=1 if self._plain else 2
+        )
 
     def get(self, name: ObjectName) -> bytes:
         body = self._fetch(name.path, _LARGEST_OBJECT)
@@ -93,7 +90,7 @@ class _PlainConnections:
     def _connection(self) -> http.client.HTTPConnection:
         """This thread's own; a forked process does not share its parent's."""
         if getattr(self._local, "process", None) != os.getpid():
-            self._local.connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+            self._local.connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
             self._local.process = os.getpid()
         connection: http.client.HTTPConnection = self._local.connection
         return connection
