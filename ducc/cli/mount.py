@@ -20,9 +20,8 @@ _GIBIBYTE = 1 << 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fqrn", metavar="FQRN", help="the repository")
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to show it; an existing directory")
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--url", help="the repository's URL: http://HOST/cvmfs/FQRN")
-    place.add_argument("--storage", metavar="URL", help="read a local store instead: file:///DIR")
+    parser.add_argument("--url", help="the repository's URL: http://HOST/cvmfs/FQRN")
+    parser.add_argument("--storage", metavar="URL", help="without --url: read a local store, file:///DIR")
     parser.add_argument(
         "--public-key", metavar="FILE", type=Path, action="append", required=True,
         help="public half of the master key; may be given more than once",
@@ -53,7 +52,8 @@ def _mount(
     arguments: argparse.Namespace, fqrn: str, directory: Path, cache: Path
 ) -> Callable[[Callable[[], None]], None]:
     """What the mounting process is to do; everything heavy is imported there, after the fork."""
-    keys = [file.absolute() for file in arguments.public_key]
+    named = arguments.public_key  # one file, if it is named by a setting
+    keys = [file.absolute() for file in (named if isinstance(named, list) else [named])]
 
     def work(ready: Callable[[], None]) -> None:
         from ducc import logs
@@ -81,7 +81,9 @@ def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
     from ducc.storage.local import LocalStore
     from ducc.storage.open import local_directory
 
-    if arguments.storage is not None:
+    if arguments.url is None:
+        if arguments.storage is None:
+            raise BadInput("where is the repository? wanted: --url or --storage")
         return LocalStore(local_directory(arguments.storage, fqrn))
     parts = urlsplit(arguments.url)
     if parts.scheme in ("http", "https") and parts.hostname:

@@ -70,6 +70,8 @@ def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
 
 
 def _mount(settings: MountSettings, operations: Mounted) -> None:
+    if settings.cache_directory.resolve().is_relative_to(settings.mountpoint):
+        raise MountFailed(f"the cache {settings.cache_directory} would be hidden by the mount: choose another place")
     if mounted_at(settings.mountpoint):  # asked first, since what is mounted may not answer
         raise MountFailed(f"something is mounted at {settings.mountpoint} already; see ducc umount")
     if not settings.mountpoint.is_dir():

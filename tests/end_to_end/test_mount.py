@@ -494,6 +494,8 @@ def test_a_mount_that_fails_says_why_in_one_line_and_leaves_nothing(site: Site) 
         [signing.FQRN, site.root, "--url", url, "--public-key", "/nowhere", "--cache", site.cache],
         [signing.FQRN, site.directory / "nowhere", "--url", url, *site.options],
         [signing.FQRN, site.root, "--url", "ftp://x", *site.options],
+        [signing.FQRN, site.root, *site.options],
+        [signing.FQRN, site.root, "--url", url, *site.options, "--cache", site.root / "cache"],
     ]
     for words in wrong:
         result = site.ducc("mount", *words, status=None)
