@@ -7,6 +7,7 @@ with repository(directory) as made:
 
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -128,7 +129,8 @@ class Published:
 
     def staged(self) -> list[str]:
         """What unfinished publications have left in the store."""
-        return sorted(path.name for path in (self.root / "data" / "txn").iterdir() if path.name != "lock")
+        scratch = self.root / "data" / "txn"
+        return sorted(str(path.relative_to(scratch)) for path in scratch.rglob("*") if path.name != "lock")
 
     # --- serving and mounting ---
 
@@ -175,6 +177,19 @@ def repository(directory: Path, *, fqrn: str = FQRN, init: bool = True) -> Itera
         if init:
             made.init()
         yield made
+
+
+@contextmanager
+def copied(made: Published, directory: Path) -> Iterator[Published]:
+    """The same repository and keys in another place; objects are shared, since nobody writes into them."""
+
+    def copy(source: str, target: str) -> None:
+        (shutil.copy2 if os.path.basename(source).startswith(".cvmfs") else os.link)(source, target)
+
+    with repository(directory, fqrn=made.fqrn, init=False) as other:
+        shutil.copytree(made.keys, other.keys)
+        shutil.copytree(made.root, other.root, copy_function=copy)
+        yield other
 
 
 def wait_for(url: str, seconds: float = ANSWER_SECONDS) -> None:

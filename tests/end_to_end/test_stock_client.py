@@ -17,6 +17,7 @@ from tests.builders import Image, Layer, file, push, sha256
 from tests.end_to_end import stock
 from tests.end_to_end.overlay import overlay
 from tests.end_to_end.published import (
+    copied,
     expected,
     image_path,
     layer_paths,
@@ -125,19 +126,6 @@ def replicated(made, url, directory):
         stock.pull(made, url, replica, url, directory, first=True)
         with replica.served() as replica_url:
             yield replica, replica_url
-
-
-@contextmanager
-def copied(made, directory):
-    """The same repository in another place; objects are shared, since nobody writes into them."""
-
-    def copy(source, target):
-        (shutil.copy2 if os.path.basename(source).startswith(".cvmfs") else os.link)(source, target)
-
-    with repository(directory, fqrn=made.fqrn, init=False) as other:
-        shutil.copytree(made.keys, other.keys)
-        shutil.copytree(made.root, other.root, copy_function=copy)
-        yield other
 
 
 def assert_alive(made, url, pushed, first, second, directory):
