@@ -72,14 +72,14 @@ def accepted(layers: list[list[Member]]) -> list[list[Member]]:
 
 
 @given(STACKS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_image_tree_is_what_its_layers_mean_and_what_they_do_not_is_refused(layers):
     layers = accepted(layers)
     assert grafted(layers, catalogs_in_memory()).rows() == as_rows(stack(layers))
 
 
 @given(STACKS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_where_catalogs_begin_changes_nothing_and_every_counter_is_right(layers):
     layers = accepted(layers)
     catalogs = catalogs_in_memory()
@@ -101,7 +101,7 @@ def no_lonely_links(catalogs, ref):
 
 
 @given(STACKS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_grafting_again_gives_the_same_name(layers):
     layers = accepted(layers)
     once, again = (
@@ -114,7 +114,7 @@ TOP = st.sampled_from([b"/left", b"/right"])
 
 
 @given(STACKS, STACKS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_subtree_of_one_layer_is_that_layers_catalog(left, right):
     """Two layers that never meet below the root: every catalog of the image, but the root's, is one of theirs."""
     layers = accepted([moved(left[0], b"/left"), moved(right[0], b"/right")])
