@@ -5,6 +5,7 @@ import platform
 import sys
 from collections.abc import Callable
 
+from bench import sharing
 from bench.batches import Batches
 from bench.conversion import Conversion
 from bench.stage import Stage, stage
@@ -19,8 +20,11 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
 def main() -> int:
     """Exit status 0; a missed goal is a word in the table, not a failure."""
     parser = argparse.ArgumentParser("python -m bench")
-    parser.add_argument("figures", nargs="*", help="P1, P2 …; all if none is named")
+    parser.add_argument("figures", nargs="*", help="P1, P2 …; all if none is named; or: sharing")
     wanted = set(parser.parse_args().figures)
+    if wanted == {"sharing"}:
+        print(sharing.table())
+        return 0
     rows: list[Row] = []
     with stage() as one:
         for figures, run in GROUPS.values():
