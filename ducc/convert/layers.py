@@ -23,10 +23,10 @@ from ducc.publish.changes import BindTree, Change, PutFile
 
 
 class _Attempt(NamedTuple):
-    """One try to get a layer, and the image name for which it is made."""
+    """One try to get a layer, the image name for which it is made, and what that image's manifest says of it."""
 
     future: "Future[LayerTree]"
-    source: tuple[str, str]
+    source: tuple[str, str, Descriptor]
 
 
 _DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it; the flat image is exact"
@@ -45,7 +45,8 @@ class LayerPool:
         """Begin to get one layer of an image, unless somebody has; what is returned waits for it.
 
         Others' faults are not this image's: one that claims another diff id shares no attempt with it, and an attempt
-        that failed under another image name, whose registry may lack or refuse the blob, is repeated under this one's.
+        that failed under another image name, whose registry may lack or refuse the blob, or by another manifest, which
+        may give the blob a wrong size, is repeated under this one's.
         """
         first = self._attempt(reference, descriptor, diff_id)
 
@@ -55,7 +56,7 @@ class LayerPool:
                 try:
                     return attempt.future.result()
                 except DuccError:
-                    if attempt.source == _source(reference):
+                    if attempt.source == _source(reference, descriptor):
                         raise
                 attempt = self._attempt(reference, descriptor, diff_id)
 
@@ -67,15 +68,15 @@ class LayerPool:
             attempt = self._known.get(key)
             if attempt is None or (attempt.future.done() and attempt.future.exception() is not None):
                 future = self._fetchers.submit(self._get, reference, descriptor, diff_id)
-                attempt = self._known[key] = _Attempt(future, _source(reference))
+                attempt = self._known[key] = _Attempt(future, _source(reference, descriptor))
             return attempt
 
     def _get(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
         return self._published.layer(descriptor.digest) or self._fetch(reference, descriptor, diff_id)
 
 
-def _source(reference: Reference) -> tuple[str, str]:
-    return reference.registry, reference.repository
+def _source(reference: Reference, descriptor: Descriptor) -> tuple[str, str, Descriptor]:
+    return reference.registry, reference.repository, descriptor
 
 
 def check_diff_id(layer: LayerTree, claimed: Digest) -> None:

@@ -82,7 +82,7 @@ class Published:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def convert(self, *wishes: str, options: Sequence[object] = (), status: int = 0) -> dict[str, Any]:
+    def convert(self, *wishes: str, options: Sequence[object] = (), status: int | None = 0) -> dict[str, Any]:
         """What `ducc convert --json` reports of a wishlist with *wishes*."""
         done = self.ducc("convert", self.wishlist(*wishes), *self.publisher, "--json", *options, status=status)
         assert "Traceback" not in done.stderr, done.stderr
