@@ -100,7 +100,7 @@ class Conversion:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
         ordered = tuple(outcomes.get(step) or _without_work(step) for step in steps)
         for outcome in ordered:
-            self.observer.image(outcome.image, outcome.status, str(outcome.error or ""))
+            self.observer.image(outcome.image, outcome.status, _reason(outcome))
         return Report(ordered, revision, time.monotonic() - started)
 
     def _prepare(
@@ -191,6 +191,11 @@ class _Assembly:
             counters=_counted(tree.counters),
             warnings=tuple(dict.fromkeys(warnings)),
         )
+
+
+def _reason(outcome: Outcome) -> str:
+    """Why it failed, without the name of the image, which is said before."""
+    return str(outcome.error or "").removeprefix(f"{outcome.image}: ")
 
 
 def _without_work(step: Step) -> Outcome:
