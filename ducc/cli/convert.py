@@ -42,7 +42,11 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     options.add_json(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
-        "--cache", metavar="DIR", type=Path, default=options.default_cache(), help="for the content index"
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        default=options.default_cache(),
+        help="for the content index, and blobs on their way",
     )
     parser.add_argument(
         "--executor", metavar="WHERE", default="here",
@@ -115,7 +119,9 @@ def _run(
         open_executor(arguments.executor) as executor,
     ):
         elsewhere = FetchElsewhere(executor, workplace, observer) if executor else None
-        conversion = Conversion(repository, keys, registry, index, observer, workplace.workers, elsewhere)
+        conversion = Conversion(
+            repository, keys, registry, index, workplace.spool(), observer, workplace.workers, elsewhere
+        )
         return conversion.run(steps, head)
 
 

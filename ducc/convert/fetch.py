@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ducc.convert.observer import Observer, Unobserved
+from ducc.convert.spool import Spool, SpooledBlob
+from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
@@ -21,6 +23,7 @@ from ducc.publish.repository import Repository
 from ducc.registry.auth import credentials_from_environment
 from ducc.registry.client import Registry
 from ducc.storage.open import open_store
+from ducc.transport import Unreachable
 
 FetchLayer = Callable[[Reference, Descriptor, Digest], LayerTree]
 
@@ -30,11 +33,29 @@ class FetchHere:
     """Fetches layers in this process, into a store whose session is open."""
 
     registry: Registry
+    spool: Spool
     ingest: Ingest
     observer: Observer
 
     def __call__(self, reference: Reference, layer: Descriptor, diff_id: Digest) -> LayerTree:
-        with self.registry.open_blob(reference, layer) as blob, self.observer.layer(layer.digest, layer.size) as seen:
+        """Fetch and ingest one layer; what an earlier attempt left in the spool is fetched anew if it is of no use."""
+        with self._open(reference, layer) as blob:
+            try:
+                return self._ingest(blob, layer, diff_id)
+            except Unreachable:
+                raise  # what has come stays, for the next attempt
+            except DuccError:
+                blob.discard()
+                if not blob.reused:
+                    raise
+        with self._open(reference, layer) as blob:
+            return self._ingest(blob, layer, diff_id)
+
+    def _open(self, reference: Reference, layer: Descriptor) -> SpooledBlob:
+        return self.spool.open(layer.digest, layer.size, lambda at: self.registry.open_blob(reference, layer, at))
+
+    def _ingest(self, blob: SpooledBlob, layer: Descriptor, diff_id: Digest) -> LayerTree:
+        with self.observer.layer(layer.digest, layer.size) as seen:
             stream = VerifiedStream(seen.counting(blob), layer.digest, layer.size, f"layer {layer.digest}")
             return self.ingest.layer(stream, diff_id)
 
@@ -54,6 +75,10 @@ class Workplace:
     fqrn: str
     cache: Path
     workers: int
+
+    def spool(self) -> Spool:
+        """Open the spool of blobs for the repository."""
+        return Spool(self.cache / self.fqrn / "blobs")
 
     def content_index(self, compressor: str) -> ContentIndex:
         """Open the content index that goes with the repository."""
@@ -86,7 +111,7 @@ def fetch_layer(workplace: Workplace, reference: Reference, layer: Descriptor, d
         with repository.store.session(), ThreadPoolExecutor(workplace.workers, "store") as workers:
             ingest = ingest_into(repository, index, workers)
             registry = Registry(credentials=credentials_from_environment(os.environ))
-            tree = FetchHere(registry, ingest, Unobserved())(reference, layer, diff_id)
+            tree = FetchHere(registry, workplace.spool(), ingest, Unobserved())(reference, layer, diff_id)
             repository.store.flush()
             return tree
     finally:

@@ -5,7 +5,7 @@ A wish that fails is reported and leaves the others alone; all that is granted b
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from ducc.convert.observer import Observer
 from ducc.convert.plan import Convert, GiveUp, Keep, Step
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
+from ducc.convert.spool import Spool
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.ingest.graft import Layer, graft
@@ -82,6 +83,7 @@ class Conversion:
     keys: SigningKeys
     registry: Registry
     index: ContentIndex
+    spool: Spool
     observer: Observer
     workers: int
     elsewhere: FetchLayer | None = None
@@ -98,6 +100,7 @@ class Conversion:
                 granted, changes = self._prepare(wanted, Published(self.repository, head), outcomes)
                 if granted:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
+                    self._forget_blobs(outcomes.values())
         ordered = tuple(outcomes.get(step) or _without_work(step) for step in steps)
         for outcome in ordered:
             self.observer.image(outcome.image, outcome.status, _reason(outcome))
@@ -132,7 +135,14 @@ class Conversion:
         return granted, [*assembly.layers.changes(), *changes]
 
     def _fetch_here(self, workers: Executor) -> FetchLayer:
-        return FetchHere(self.registry, ingest_into(self.repository, self.index, workers), self.observer)
+        ingest = ingest_into(self.repository, self.index, workers)
+        return FetchHere(self.registry, self.spool, ingest, self.observer)
+
+    def _forget_blobs(self, outcomes: Iterable[Outcome]) -> None:
+        """What is published need not be fetched again, so its blobs need not be kept."""
+        for outcome in outcomes:
+            if outcome.record is not None:
+                self.spool.forget(outcome.record.layers)
 
     def _fetch(self, step: Convert, pool: LayerPool) -> tuple[Image, list[LayerTree]]:
         """Resolve one image, and get all of its layers."""

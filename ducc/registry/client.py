@@ -148,9 +148,12 @@ class Registry:
         if skipped:
             log.warning("malformed tags left out: image=%s count=%d", reference, skipped)
 
-    def open_blob(self, reference: Reference, descriptor: Descriptor) -> "BlobStream":
-        """Begin to read a blob of the image. Raises `NoSuchImage` when the registry does not have it."""
-        return BlobStream(self, reference, descriptor)
+    def open_blob(self, reference: Reference, descriptor: Descriptor, offset: int = 0) -> "BlobStream":
+        """Begin to read a blob of the image, from *offset* on, which is less than its size.
+
+        Raises `NoSuchImage` when the registry does not have it.
+        """
+        return BlobStream(self, reference, descriptor, offset)
 
     def blob_body(self, reference: Reference, digest: Digest, offset: int) -> Body:
         """The answer to a request for a blob from *offset* on; the server may ignore the offset (status 200)."""
@@ -219,18 +222,19 @@ class Registry:
 
 
 class BlobStream:
-    """The bytes of one blob, as they arrive. Its digest is not verified here; its length is.
+    """The bytes of one blob from an offset on, as they arrive. Its digest is not verified here; its length is.
 
     A read returns fewer bytes than asked for only at the end. The end is told only when exactly as many bytes as the
     descriptor says have come: a longer blob raises `WrongLength`, a shorter one `Unreachable` after some tries.
     """
 
-    def __init__(self, registry: Registry, reference: Reference, descriptor: Descriptor) -> None:
+    def __init__(self, registry: Registry, reference: Reference, descriptor: Descriptor, offset: int = 0) -> None:
         self._registry, self._reference, self._descriptor = registry, reference, descriptor
-        self._offset = 0
+        self._offset = offset
         self._breaks = 0
         self._at_end = False
         self._body = self._open()
+        self._skip_what_is_known()
 
     def read(self, size: int = READ_SIZE) -> bytes:
         """The next *size* bytes, fewer only at the end."""

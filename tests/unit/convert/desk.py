@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.tree import Bind
@@ -11,6 +13,7 @@ from ducc.convert.observer import Unobserved
 from ducc.convert.plan import Step, plan
 from ducc.convert.published import Published
 from ducc.convert.run import Conversion, Report
+from ducc.convert.spool import Spool
 from ducc.image.reference import Reference
 from ducc.ingest.index import ContentIndex
 from ducc.publish.repository import Repository
@@ -41,6 +44,8 @@ class Desk:
 
     def __init__(self, server: FakeRegistry, fqrn: str = FQRN) -> None:
         self.server = server
+        self._directory = TemporaryDirectory()  # goes with the desk
+        self.spool = Spool(Path(self._directory.name))
         self.repository, self.keys = new_repository(fqrn)
         self.registry = quick_registry()
         self.observer = Unobserved()
@@ -65,7 +70,14 @@ class Desk:
     def run(self, steps: Iterable[Step], workers: int = 2) -> Report:
         index = ContentIndex(None)
         conversion = Conversion(
-            self.repository, self.keys, self.registry, index, self.observer, workers, clock=lambda: self.clock
+            self.repository,
+            self.keys,
+            self.registry,
+            index,
+            self.spool,
+            self.observer,
+            workers,
+            clock=lambda: self.clock,
         )
         try:
             return conversion.run(list(steps), self.repository.head())
