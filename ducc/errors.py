@@ -25,6 +25,15 @@ def _revived(kind: type[DuccError], args: tuple[Any, ...], attributes: dict[str,
     return error
 
 
+class UnexpectedFailure(DuccError):
+    """A fault of this program, met while it worked on one of many things; the others go on."""
+
+    exit_code = 70
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"unexpected {type(error).__name__}: {error}; this is a fault of ducc, the log has more")
+
+
 class BadInput(DuccError):
     """What a person wrote (a wishlist, a reference, an option) can't be used as it is."""
 

@@ -1,6 +1,5 @@
 """The layers product: each layer once, as overlayfs wants it, with the files that describe it."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -19,7 +18,7 @@ from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
 from ducc.ingest.layer import LayerTree
 from ducc.layer.entries import DiffIdMismatch
-from ducc.publish.changes import BindTree, Change, PutFile
+from ducc.publish.changes import AddToList, BindTree, Change, PutFile
 
 
 class _Attempt(NamedTuple):
@@ -120,12 +119,7 @@ class LayerChanges:
         """All changes; images that the layers are known to belong to already are kept."""
         found = [change for changes in self._changes.values() for change in changes]
         for digest, configs in self._origins.items():
-            path = layout.layer_file(digest, "origin.json")
-            before = self._published.file(path)
-            origins = json.loads(before)["origin"] if before else []
-            together = sorted({*origins, *configs})
-            if together != origins:
-                found.append(PutFile(path, to_json_bytes({"origin": together})))
+            found.append(AddToList(layout.layer_file(digest, "origin.json"), "origin", tuple(configs)))
         return found
 
     def _bound(self, digest: Digest) -> CatalogRef | None:

@@ -1,5 +1,6 @@
 """Wishes, and what is published, become steps. What this asks a registry for is one digest a wish."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import TypeVar
 
 from ducc import layout
 from ducc.convert.published import Published
-from ducc.errors import DuccError
+from ducc.errors import DuccError, UnexpectedFailure
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.registry.client import Registry
@@ -40,6 +41,8 @@ class GiveUp:
 
 Step = Convert | Keep | GiveUp
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def plan(wishlists: Iterable[Wishlist], published: Published, registry: Registry, askers: Executor) -> list[Step]:
@@ -84,6 +87,9 @@ def _or_give_up(wish: str, ask: Callable[[], Sequence[T]]) -> Sequence[T | GiveU
         return ask()
     except DuccError as error:
         return [GiveUp(wish, error)]
+    except Exception as error:  # a fault of ours in one wish must not cost the others
+        log.error("unexpected failure: wish=%s", wish, exc_info=error)
+        return [GiveUp(wish, UnexpectedFailure(error))]
 
 
 def _each_once(references: Iterable[Reference]) -> Iterator[Reference]:

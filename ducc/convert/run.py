@@ -23,7 +23,7 @@ from ducc.convert.plan import Convert, GiveUp, Keep, Step
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
 from ducc.convert.spool import Spool
-from ducc.errors import DuccError
+from ducc.errors import DuccError, UnexpectedFailure
 from ducc.image.digest import Digest
 from ducc.ingest.graft import Layer, graft
 from ducc.ingest.index import ContentIndex
@@ -38,15 +38,6 @@ log = logging.getLogger(__name__)
 
 IMAGES_AT_A_TIME = 8  # whose manifests are fetched, and whose layers are asked for
 LAYERS_AT_A_TIME = 2
-
-
-class UnexpectedFailure(DuccError):
-    """A fault of this program, met while one wish was granted."""
-
-    exit_code = 70
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(f"unexpected {type(error).__name__}: {error}; this is a fault of ducc, the log has more")
 
 
 @dataclass(frozen=True, slots=True)

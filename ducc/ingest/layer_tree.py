@@ -20,6 +20,7 @@ from ducc.layer.entries import Kind, Member
 from ducc.layer.whiteout import MAX_PATH
 
 MAX_LINK_HOPS = 40
+MAX_NAMES = 5_000_000  # of a layer, directories that are only implied included
 DIRECTORY_BYTES = 4096  # what a catalog gives as a directory's size, by custom
 
 _TYPES = {
@@ -46,6 +47,13 @@ class NoDirectory(ImpossibleEntry):
 
     def __init__(self, layer: str, path: bytes) -> None:
         super().__init__(layer, path, "passes through something that is no directory")
+
+
+class TooManyNames(ImpossibleEntry):
+    """A few bytes of archive can imply thousands of directories each; memory has an end."""
+
+    def __init__(self, layer: str, path: bytes) -> None:
+        super().__init__(layer, path[:256], f"is one name too many: a layer may have {MAX_NAMES}")
 
 
 class TooLong(ImpossibleEntry):
@@ -103,6 +111,7 @@ class LayerTreeBuilder:
         self._layer = layer
         self._root = _Directory()
         self._last: tuple[bytes, _Directory] = b"", self._root  # the directory that was last added to
+        self._names = 0  # made so far
 
     def add(self, member: Member, content: Content | None) -> None:
         """Add one member; *content* is where a file's bytes go."""
@@ -126,6 +135,7 @@ class LayerTreeBuilder:
         self._root.member = member
 
     def _add_child(self, parent: _Directory, name: bytes, member: Member, content: Content | None) -> None:
+        self._count_name(member.path)
         old = parent.children.get(name)
         if old is not None:
             self._last = b"", self._root  # it may have been reached through what is replaced
@@ -139,6 +149,11 @@ class LayerTreeBuilder:
             old.member = member
         else:
             parent.children[name] = _Directory(member, fresh=old is _WHITEOUT)
+
+    def _count_name(self, path: bytes) -> None:
+        self._names += 1
+        if self._names > MAX_NAMES:
+            raise TooManyNames(self._layer, path)
 
     def _hides_nothing(self, member: Member) -> bool:
         """Is it a whiteout in what was a directory, and is a file in this layer? (umoci writes them.)"""
@@ -207,6 +222,7 @@ class LayerTreeBuilder:
             if not isinstance(node, _Directory):
                 if not make:
                     return None
+                self._count_name(path)
                 node = trail[-1].children[name] = _Directory(fresh=node is _WHITEOUT)
             trail.append(node)
             if len(trail) > MAX_PATH // 2:

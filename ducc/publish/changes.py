@@ -3,6 +3,7 @@
 They can be applied to any revision, so a publisher that was overtaken applies them once more to the new head.
 """
 
+import json
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +48,16 @@ class Remove:
     path: bytes
 
 
-Change = BindTree | PutFile | PutLink | Remove
+@dataclass(frozen=True, slots=True)
+class AddToList:
+    """A small JSON file `{key: [texts]}`: *texts* are to be among its list, which is sorted; others stay."""
+
+    path: bytes
+    key: str
+    texts: tuple[str, ...]
+
+
+Change = BindTree | PutFile | PutLink | Remove | AddToList
 
 
 def apply(changes: Iterable[Change], repository: Repository, head: Head, now: int) -> Directory:
@@ -63,8 +73,16 @@ def apply(changes: Iterable[Change], repository: Repository, head: Head, now: in
             if root not in nested:
                 editor.nest(root, directory)
                 nested.add(root)
+        if isinstance(change, AddToList):
+            change = _extended(change, editor.find(change.path), repository)
         editor.put(change.path, _node(change, repository, now), directory)
     return editor.root
+
+
+def _extended(change: AddToList, before: Node | None, repository: Repository) -> PutFile:
+    known = json.loads(repository.read(before))[change.key] if isinstance(before, Entry) else []
+    values = {change.key: sorted({*known, *change.texts})}
+    return PutFile(change.path, json.dumps(values, indent=1).encode() + b"\n")
 
 
 def _node(change: BindTree | PutFile | PutLink, repository: Repository, now: int) -> Node:

@@ -18,6 +18,7 @@ from ducc.catalog.writer import WrittenTree, write_tree
 from ducc.cvmfs.manifest import Manifest
 from ducc.cvmfs.objectname import Suffix
 from ducc.cvmfs.signature import sign_manifest
+from ducc.errors import DuccError
 from ducc.publish.changes import BindTree, Change, apply
 from ducc.publish.keys import SigningKeys
 from ducc.publish.repository import Head, Repository
@@ -33,15 +34,26 @@ _KINDS = {
 }
 
 
+class ForeignHead(DuccError):
+    """The newest revision was signed by somebody else; to publish on top of it would be to vouch for it."""
+
+    exit_code = 69
+
+    def __init__(self, fqrn: str) -> None:
+        super().__init__(f"{fqrn}: its newest revision is not signed with these keys; nothing was published")
+
+
 def commit(
     repository: Repository, keys: SigningKeys, changes: Sequence[Change], clock: Callable[[], float] = time.time
 ) -> Head:
     """Publish *changes* as one new revision, and return it. All trees that they bind were written before.
 
-    Raises `HeadMoved` only when other publishers were faster `ATTEMPTS` times in a row.
+    Raises `ForeignHead`, and `HeadMoved` only when other publishers were faster `ATTEMPTS` times in a row.
     """
     for _ in range(ATTEMPTS):
         base = repository.head()
+        if base.certificate_pem != keys.certificate_pem:
+            raise ForeignHead(repository.fqrn)
         now = max(int(clock()), base.manifest.timestamp)  # clients refuse a manifest older than one they have seen
         trunk = _write_trunk(repository, base, changes, now)
         try:
@@ -88,7 +100,7 @@ def publish(
     manifest = replace(manifest, reflog=hashlib.sha1(reflog_bytes).digest())
     raw = sign_manifest(manifest, keys.repository_key)
     repository.store.replace_head(base.raw, raw, reflog_bytes)
-    return Head(raw, manifest)
+    return Head(raw, manifest, keys.certificate_pem)
 
 
 def tag(history: History, manifest: Manifest, trees: Iterable[CatalogRef]) -> None:

@@ -41,10 +41,11 @@ class ForgedObject(DuccError):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest published revision: the manifest's bytes and what they say."""
+    """The newest published revision: the manifest's bytes, what they say, and the certificate that signed them."""
 
     raw: bytes
     manifest: Manifest
+    certificate_pem: bytes
 
     @property
     def root(self) -> CatalogRef:
@@ -71,9 +72,9 @@ class Repository:
             raise NoRepository(f"{self.fqrn}: the store holds another repository, {manifest.fqrn}")
         if manifest.certificate is None:
             raise NoRepository(f"{self.fqrn}: its manifest names no certificate")
-        certificate = load_certificate(self.read_root_object(ObjectName(manifest.certificate, Suffix.CERTIFICATE)))
-        verify_letter(raw, certificate, self.fqrn)
-        return Head(raw, manifest)
+        certificate_pem = self.read_root_object(ObjectName(manifest.certificate, Suffix.CERTIFICATE))
+        verify_letter(raw, load_certificate(certificate_pem), self.fqrn)
+        return Head(raw, manifest, certificate_pem)
 
     def tree(self, head: Head) -> Directory:
         """The trunk of a revision; nested catalogs are opened when somebody looks into them."""
