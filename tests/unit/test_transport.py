@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from ducc.transport import (
     LONGEST_PAUSE_SECONDS,
     USER_AGENT,

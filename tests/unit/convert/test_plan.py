@@ -8,7 +8,7 @@ from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import Remove
 from ducc.publish.commit import commit
-from ducc.registry.client import NoSuchImage
+from ducc.registry.client import NoSuchImage, Registry
 from tests import builders
 from tests.builders import Image, Layer
 from tests.fakes.registry import Answer
@@ -125,3 +125,19 @@ def test_a_line_that_is_no_wish_is_given_up_by_its_place(table: Desk):
 def test_steps_are_in_the_order_of_the_wishes(table: Desk):
     wishes = [table.hold(ONE, f"t{number}") for number in (3, 1, 4, 5, 9, 2)]
     assert references(table.plan(*wishes)) == wishes
+
+
+def test_a_fault_of_ours_in_one_wish_costs_no_other(table: Desk, monkeypatch, caplog):
+    image = Image([Layer.of(builders.file("a", b"a"))])
+    good, bad = table.hold(image, "good"), table.hold(image, "bad")
+    ask = Registry.manifest_digest
+
+    def broken(self, reference):
+        return 1 // 0 if reference.tag == "bad" else ask(self, reference)
+
+    monkeypatch.setattr(Registry, "manifest_digest", broken)
+    first, second = table.plan(good, bad)
+    assert isinstance(first, Convert)
+    assert isinstance(second, GiveUp)
+    assert "ZeroDivisionError" in str(second.error)
+    assert "unexpected failure" in caplog.text

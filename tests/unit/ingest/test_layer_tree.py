@@ -5,6 +5,7 @@ import pytest
 from ducc.catalog.tree import Directory, entry_of, find
 from ducc.cvmfs import xattrs
 from ducc.errors import DuccError
+from ducc.ingest import layer_tree
 from ducc.ingest.contents import Content
 from ducc.ingest.layer_tree import MAX_LINK_HOPS, ImpossibleEntry, LayerTreeBuilder
 from ducc.ingest.overlay import is_opaque
@@ -339,3 +340,10 @@ def test_errors_name_the_layer_and_show_any_path():
     assert "layer x" in text
     assert "\n" not in text
     assert issubclass(ImpossibleEntry, DuccError)
+
+
+def test_a_layer_has_a_bounded_number_of_names_implied_ones_included(monkeypatch):
+    monkeypatch.setattr(layer_tree, "MAX_NAMES", 10)
+    Built(file(b"/a/b/c/d/e/f/g/h/i/j"))
+    with pytest.raises(layer_tree.TooManyNames, match="one name too many"):
+        Built(file(b"/a/b/c/d/e/f/g/h/i/j"), file(b"/k"))

@@ -1,6 +1,8 @@
 """One commit: all of its changes or none, on top of whatever others published meanwhile."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,8 +15,9 @@ from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.publish import commit as commits
-from ducc.publish.changes import BindTree, PutFile, PutLink, Remove
-from ducc.publish.commit import commit, published_trees
+from ducc.publish.changes import AddToList, BindTree, PutFile, PutLink, Remove
+from ducc.publish.commit import ForeignHead, commit, published_trees
+from ducc.publish.keys import generate_keys
 from ducc.publish.repository import ForgedObject, NoRepository, Repository
 from ducc.storage.base import MANIFEST, REFLOG, HeadMoved
 from ducc.storage.memory import MemoryStore
@@ -365,3 +368,18 @@ def test_a_lost_reflog_is_begun_anew_by_the_next_commit():
     head = publisher.commit(bind(2))
     listed = {ref.digest for ref in publisher.repository.reflog().refs()}
     assert {head.root.digest, publisher.tree(2).ref.digest, head.manifest.certificate} <= listed
+
+
+def test_nothing_is_published_on_top_of_what_other_keys_signed(publisher: Publisher):
+    other, _ = generate_keys(FQRN, datetime.now(UTC))
+    before = publisher.store.files[MANIFEST]
+    with publisher.store.session(), pytest.raises(ForeignHead):
+        commit(publisher.repository, other, [PutFile(b"/x/y", b"")])
+    assert publisher.store.files[MANIFEST] == before
+
+
+def test_two_publishers_add_to_one_list(publisher: Publisher):
+    path, colleague = b"/.layers/aa/bb/.metadata/origin.json", publisher.colleague()
+    publisher.commit(AddToList(path, "origin", ("b", "a")))
+    colleague.commit(AddToList(path, "origin", ("c", "a")))
+    assert json.loads(publisher.text(path)) == {"origin": ["a", "b", "c"]}
