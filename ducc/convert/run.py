@@ -86,8 +86,8 @@ class Conversion:
         wanted = [step for step in steps if isinstance(step, Convert)]
         outcomes: dict[Step, Outcome] = {}
         revision = None
-        if wanted:
-            with self.repository.store.session():
+        with self.repository.store.session():  # also without work: it removes what killed publishers have left
+            if wanted:
                 granted, changes = self._prepare(wanted, Published(self.repository, head), outcomes)
                 if granted:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
