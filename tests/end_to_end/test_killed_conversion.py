@@ -40,7 +40,7 @@ class Undisturbed:
 
 @pytest.mark.parametrize(
     ("names", "kills"),
-    [(("small", "small-docker", "small-mixed", "small-index"), 84), (("small", "base"), 16)],
+    [(("small", "small-docker", "small-mixed", "small-index"), 88), (("small", "base"), 12)],
     ids=["small", "base"],
 )
 def test_a_killed_conversion_is_finished_by_the_next(names, kills, images, tmp_path):
