@@ -18,7 +18,7 @@ from tests.needs import need_root
 SEED = 20240229
 IN_A_ROW = 2
 INITS = 16
-PART_OF_DURATION = 1.05  # the last moments of a run, too
+PART_OF_DURATION = 1.02  # the last moments of a run, too
 
 
 class Undisturbed:
@@ -28,11 +28,15 @@ class Undisturbed:
         self.directory, self.wishes, self.numbers = directory, wishes, count()
         with repository(directory / "empty") as self.empty:
             pass
+        self.seconds = min(self.convert() for _ in range(3))  # whatever else the machine did meanwhile
+
+    def convert(self):
         with self.copy() as made:
             started = time.monotonic()
-            made.convert(*wishes)
-            self.seconds = time.monotonic() - started
+            made.convert(*self.wishes)
+            seconds = time.monotonic() - started
             self.trees = made.trees()
+        return seconds
 
     def copy(self):
         return copied(self.empty, self.directory / str(next(self.numbers)))
@@ -40,7 +44,7 @@ class Undisturbed:
 
 @pytest.mark.parametrize(
     ("names", "kills"),
-    [(("small", "small-docker", "small-mixed", "small-index"), 88), (("small", "base"), 12)],
+    [(("small", "small-docker", "small-mixed", "small-index"), 92), (("small", "base"), 8)],
     ids=["small", "base"],
 )
 def test_a_killed_conversion_is_finished_by_the_next(names, kills, images, tmp_path):
