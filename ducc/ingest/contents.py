@@ -8,7 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ducc.cvmfs.compression import Compress
 from ducc.cvmfs.entry import Chunk
@@ -29,11 +29,11 @@ class Content:
     """Where a file's bytes are stored; complete once `ContentWriter.finish` has returned. One of the two is set."""
 
     digest: bytes | None = None
-    pieces: list[Chunk] = field(default_factory=list)  # in the order in which workers finished
+    pieces: list[Chunk] | None = None  # in the order in which workers finished; small contents spare the list
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
-        return tuple(sorted(self.pieces))
+        return tuple(sorted(self.pieces or ()))
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class ContentWriter:
 
     def add_pieces(self, pieces: Iterable[bytes | memoryview]) -> Content:
         """Store a content of any size that arrives in pieces; it is cut if it is big."""
-        content, offset = Content(), 0
+        content, offset = Content(pieces=[]), 0
         held: bytes | None = None  # the first chunk, until it is known whether it is the whole content
         for chunk in chunks(pieces):
             if offset == 0:
@@ -124,7 +124,7 @@ class ContentWriter:
 
 
 def _complete(job: _Job, digest: bytes) -> None:
-    if job.offset is None:
+    if job.offset is None or job.content.pieces is None:
         job.content.digest = digest
     else:
         job.content.pieces.append(Chunk(job.offset, len(job.data), digest))

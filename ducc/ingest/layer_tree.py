@@ -67,9 +67,9 @@ class TooLong(ImpossibleEntry):
 
 @dataclass(slots=True)
 class _Inode:
-    """What one or more names stand for. *names* counts them."""
+    """What one or more names stand for. *names* counts them; *entry* still lacks name, content and group."""
 
-    member: Member
+    entry: Entry
     content: Content | None
     names: int = 1
 
@@ -144,7 +144,7 @@ class LayerTreeBuilder:
         elif member.kind is Kind.HARDLINK:
             parent.children[name] = self._link(member)
         elif member.kind is not Kind.DIRECTORY:
-            parent.children[name] = _Inode(member, content)
+            parent.children[name] = _Inode(_leaf_entry(member), content)
         elif isinstance(old, _Directory):
             old.member = member
         else:
@@ -232,11 +232,11 @@ class LayerTreeBuilder:
     def _follow(
         self, path: bytes, node: _Inode, hops: int, trail: list[_Directory], pending: list[bytes]
     ) -> list[_Directory]:
-        if node.member.kind is not Kind.SYMLINK:
+        if not node.entry.is_symlink:
             raise NoDirectory(self._layer, path)
         if hops > MAX_LINK_HOPS:
             raise ImpossibleEntry(self._layer, path, f"passes through more than {MAX_LINK_HOPS} symbolic links")
-        target = node.member.link
+        target = node.entry.symlink
         pending.extend(reversed(target.split(b"/")))
         return trail[:1] if target.startswith(b"/") else trail
 
@@ -277,13 +277,15 @@ class _Finish:
                 self._lower_links.append((below, node.target))
             else:
                 target.children[name] = self._leaf(below, name, node, groups)
+        source.children.clear()  # memory for one tree, not for two
 
     def _leaf(self, path: bytes, name: bytes, node: _Inode | _Whiteout, groups: dict[int, int]) -> Node:
         if isinstance(node, _Whiteout):
             self._whiteouts.append(path)
             return whiteout(name)
         group = groups.setdefault(id(node), len(groups) + 1) if node.names > 1 else 0
-        return _leaf_entry(name, node.member, node.content, group)
+        digest, chunks = (node.content.digest, node.content.chunks) if node.content else (None, ())
+        return node.entry._replace(name=name, content=digest, chunks=chunks, link_group=group)
 
     def _empty(self, path: bytes, name: bytes, source: _Directory) -> Directory:
         if source.member is None and not source.fresh:
@@ -304,14 +306,13 @@ def _directory_entry(name: bytes, member: Member | None) -> Entry:
     )  # fmt: skip
 
 
-def _leaf_entry(name: bytes, member: Member, content: Content | None, group: int) -> Entry:
+def _leaf_entry(member: Member) -> Entry:
     size, symlink = member.size, b""
     if member.kind is Kind.SYMLINK:
         size, symlink = len(member.link), member.link
     elif member.kind is not Kind.FILE:
         size = member.device
-    digest, chunks = (content.digest, content.chunks) if content else (None, ())
     return Entry(
-        name, _TYPES[member.kind] | member.mode, member.uid, member.gid, size, member.mtime, member.mtime_ns,
-        symlink, digest, chunks, xattrs.encode(member.xattrs), 1, group,
+        b"", _TYPES[member.kind] | member.mode, member.uid, member.gid, size, member.mtime, member.mtime_ns, symlink,
+        xattrs=xattrs.encode(member.xattrs),
     )  # fmt: skip

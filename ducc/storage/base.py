@@ -66,7 +66,7 @@ class ObjectStore(ReadableStore, Protocol):
         """Number of stored bytes. Raises `ObjectMissing`."""
 
     def put(self, name: ObjectName, data: bytes | bytearray | memoryview) -> None:
-        """Take the object in. It is readable through this store object at once, and by all after `flush`.
+        """Take the object in. It is readable through this store object at once, and by all after `flush` at the latest.
 
         Returning means "the object will be there", not "this call wrote it".
         """

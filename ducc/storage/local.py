@@ -30,6 +30,7 @@ from ducc.storage.durable import (
 )
 
 _SESSION = "session-"
+_MANY_STAGED = 20_000  # objects: more are not remembered, but made durable and visible meanwhile
 
 
 class LocalStore:
@@ -75,6 +76,8 @@ class LocalStore:
         write_new(path, data)
         if self._staged.setdefault(name, path) != path:  # another thread was faster
             os.unlink(path)
+        if len(self._staged) >= _MANY_STAGED and not self._flushing.locked():
+            self.flush()
 
     def flush(self) -> None:
         with self._flushing:
