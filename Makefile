@@ -37,7 +37,7 @@ demo: setup
 	$(SUDO) $(BIN)/python -m tests.demo
 
 test: images
-	$(PYTEST) tests
+	$(PYTEST) --dist=loadfile tests  # what a file converts and mounts, it does once
 
 check: setup
 	$(BIN)/ruff format --check $(SOURCES)
