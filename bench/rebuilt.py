@@ -3,6 +3,8 @@
 import io
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import deflate
@@ -15,7 +17,15 @@ COMPRESSION_LEVEL = 6
 
 
 def push_rebuilt(registry: Registry, blobs: Sequence[Path], number: int) -> str:
-    """Push an image whose files are all *number* + 1 seconds younger than in *blobs*; return its reference."""
+    """Push an image whose files are all *number* + 1 seconds younger than in *blobs*; return its reference.
+
+    In a process of its own: the kernel counts what a parent holds as the peak of the processes that it starts.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_push, registry, blobs, number).result()
+
+
+def _push(registry: Registry, blobs: Sequence[Path], number: int) -> str:
     layers = [_layer(_later(igzip.decompress(blob.read_bytes()), number + 1)) for blob in blobs]
     push(registry.host, "bench/rebuilt", f"v{number}", Image(layers))
     return f"{registry.host}/bench/rebuilt:v{number}"

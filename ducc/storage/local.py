@@ -30,6 +30,7 @@ from ducc.storage.durable import (
 )
 
 _SESSION = "session-"
+_STAGING_DIRECTORIES = 16  # of a session: threads that make files in one directory wait for each other
 _MANY_STAGED = 20_000  # objects: more are not remembered, but made durable and visible meanwhile
 
 
@@ -170,16 +171,20 @@ class _Session:
         """To be called with the store's lock held, so that nobody takes the new directory for a dead one's."""
         self._root, self._path = root, path
         self._numbers = count()
+        self._lock: int | None = None
         self._file_system = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             make_directory(path)
             self._lock = try_lock(f"{path}/lock")
+            for number in range(_STAGING_DIRECTORIES):
+                make_directory(f"{path}/{number}")
         except BaseException:
-            os.close(self._file_system)
+            self.close()
             raise
 
     def new_path(self) -> str:
-        return f"{self._path}/{next(self._numbers)}"
+        number = next(self._numbers)
+        return f"{self._path}/{number % _STAGING_DIRECTORIES}/{number}"
 
     def sync(self) -> None:
         sync_file_system(self._file_system, self._root)
