@@ -1,7 +1,7 @@
 """Wishes, and what is published, become steps. What this asks a registry for is one digest a wish."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 def plan(wishlists: Iterable[Wishlist], published: Published, registry: Registry, askers: Executor) -> list[Step]:
     """Return one step for each image wished for, each image once, in the order of the wishes.
 
-    *askers* put the questions to the registries, several at a time.
+    *askers* put the questions to the registries, several at a time; what is published is looked up here meanwhile.
     """
     steps: list[Step] = []
     wishes: list[Wish] = []
@@ -59,7 +59,9 @@ def plan(wishlists: Iterable[Wishlist], published: Published, registry: Registry
     for expanded in askers.map(lambda wish: _references(wish, registry), wishes):
         steps.extend(one for one in expanded if isinstance(one, GiveUp))
         references.extend(one for one in expanded if isinstance(one, Reference))
-    return [*askers.map(lambda one: _step(one, published, registry), _each_once(references)), *steps]
+    wanted = _each_once(references)
+    digests = askers.map(lambda one: _or_give_up(str(one), lambda: [registry.manifest_digest(one)])[0], wanted)
+    return [*(_step(one, digest, published) for one, digest in zip(wanted, digests, strict=True)), *steps]
 
 
 def _broken(wish: BrokenWish) -> GiveUp:
@@ -72,14 +74,17 @@ def _references(wish: Wish, registry: Registry) -> Sequence[Reference | GiveUp]:
     return _or_give_up(str(wish.reference), lambda: expand(wish.reference, registry.tags(wish.reference)))
 
 
-def _step(reference: Reference, published: Published, registry: Registry) -> Step:
-    def ask() -> list[Step]:
-        digest = registry.manifest_digest(reference)
+def _step(reference: Reference, digest: Digest | GiveUp, published: Published) -> Step:
+    """Compare what a reference names with what is published of it."""
+
+    def compare() -> list[Step]:
+        if isinstance(digest, GiveUp):
+            return [digest]
         record = published.image(reference)
         unchanged = record is not None and record.source_digest == digest
         return [Keep(reference) if unchanged else Convert(reference, digest)]
 
-    return _or_give_up(str(reference), ask)[0]
+    return _or_give_up(str(reference), compare)[0]
 
 
 def _or_give_up(wish: str, ask: Callable[[], Sequence[T]]) -> Sequence[T | GiveUp]:
@@ -92,6 +97,6 @@ def _or_give_up(wish: str, ask: Callable[[], Sequence[T]]) -> Sequence[T | GiveU
         return [GiveUp(wish, UnexpectedFailure(error))]
 
 
-def _each_once(references: Iterable[Reference]) -> Iterator[Reference]:
+def _each_once(references: Iterable[Reference]) -> list[Reference]:
     """Two references with one public path are one wish."""
-    return iter({layout.public_link(reference): reference for reference in references}.values())
+    return list({layout.public_link(reference): reference for reference in references}.values())
