@@ -1,8 +1,7 @@
 """The option `--executor`: who ingests layers."""
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,13 +22,20 @@ def open_executor(text: str) -> Iterator[Executor | None]:
     if text == "here":
         yield None
     elif kind == "processes" and detail.isdigit() and int(detail) > 0:
-        with ProcessPoolExecutor(int(detail), multiprocessing.get_context("spawn")) as pool:
+        with _processes(int(detail)) as pool:
             yield pool
     elif kind == "dask" and detail:
         with _dask(detail) as pool:
             yield pool
     else:
         raise NoSuchExecutor(text)
+
+
+def _processes(number: int) -> Executor:
+    from concurrent.futures import ProcessPoolExecutor  # the import costs more than many a conversion
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(number, get_context("spawn"))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ducc.catalog.split import SplitPolicy
 from ducc.catalog.writer import WrittenTree, write_tree
 from ducc.cvmfs.manifest import Manifest
 from ducc.cvmfs.objectname import Suffix
-from ducc.cvmfs.signature import sign_manifest
+from ducc.cvmfs.signature import sign_manifest, verify_letter
 from ducc.errors import DuccError
 from ducc.publish.changes import BindTree, Change, apply
 from ducc.publish.keys import SigningKeys
@@ -99,6 +99,7 @@ def publish(
     reflog_bytes = reflog.to_bytes()
     manifest = replace(manifest, reflog=hashlib.sha1(reflog_bytes).digest())
     raw = sign_manifest(manifest, keys.repository_key)
+    verify_letter(raw, keys.certificate, repository.fqrn)
     repository.store.replace_head(base.raw, raw, reflog_bytes)
     return Head(raw, manifest, keys.certificate_pem)
 
