@@ -17,9 +17,9 @@ from ducc.convert.fetch import FetchElsewhere, Workplace
 from ducc.convert.observer import Observer
 from ducc.convert.plan import Convert, GiveUp, Step, plan
 from ducc.convert.published import Published
-from ducc.convert.record import to_json_bytes
 from ducc.convert.run import Conversion, Outcome, Report
 from ducc.errors import BadInput, DuccError
+from ducc.publish.changes import to_json_bytes
 from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Head, Repository
 from ducc.registry.auth import credentials_from_environment

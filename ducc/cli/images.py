@@ -8,8 +8,9 @@ from typing import Any
 from ducc import layout
 from ducc.cli import options
 from ducc.convert.published import Published
-from ducc.convert.record import ImageRecord, to_json_bytes
+from ducc.convert.record import ImageRecord
 from ducc.image.reference import Reference
+from ducc.publish.changes import to_json_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,14 +11,13 @@ from ducc.catalog.schema import CatalogRef
 from ducc.catalog.writer import WrittenTree
 from ducc.convert.fetch import FetchLayer
 from ducc.convert.published import Published
-from ducc.convert.record import to_json_bytes
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.image.manifest import Descriptor
 from ducc.image.reference import Reference
 from ducc.ingest.layer import LayerTree
 from ducc.layer.entries import DiffIdMismatch
-from ducc.publish.changes import AddToList, BindTree, Change, PutFile
+from ducc.publish.changes import AddToList, BindTree, Change, PutFile, to_json_bytes
 
 
 class _Attempt(NamedTuple):

@@ -12,6 +12,7 @@ from ducc.catalog.schema import CatalogRef
 from ducc.cvmfs.objectname import parse_hash
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
+from ducc.publish.changes import to_json_bytes
 
 SCHEMA = 1
 
@@ -78,8 +79,3 @@ class ImageRecord:
             "layers": tuple(map(Digest.parse, values["layers"])),
             "warnings": tuple(values["warnings"]),
         })  # fmt: skip
-
-
-def to_json_bytes(values: Any) -> bytes:
-    """JSON as it is published: readable, the same for equal values."""
-    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"

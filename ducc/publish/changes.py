@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
@@ -73,16 +74,18 @@ def apply(changes: Iterable[Change], repository: Repository, head: Head, now: in
             if root not in nested:
                 editor.nest(root, directory)
                 nested.add(root)
-        if isinstance(change, AddToList):
-            change = _extended(change, editor.find(change.path), repository)
-        editor.put(change.path, _node(change, repository, now), directory)
+        put = _extended(change, editor, repository) if isinstance(change, AddToList) else change
+        if put is not None:
+            editor.put(put.path, _node(put, repository, now), directory)
     return editor.root
 
 
-def _extended(change: AddToList, before: Node | None, repository: Repository) -> PutFile:
-    known = json.loads(repository.read(before))[change.key] if isinstance(before, Entry) else []
-    values = {change.key: sorted({*known, *change.texts})}
-    return PutFile(change.path, json.dumps(values, indent=1).encode() + b"\n")
+def _extended(change: AddToList, editor: TreeEditor, repository: Repository) -> PutFile | None:
+    """The file with all texts; None when it has them already."""
+    before = editor.find(change.path)
+    known = json.loads(repository.read(before))[change.key] if isinstance(before, Entry) else None
+    together = sorted({*(known or []), *change.texts})
+    return None if together == known else PutFile(change.path, to_json_bytes({change.key: together}))
 
 
 def _node(change: BindTree | PutFile | PutLink, repository: Repository, now: int) -> Node:
@@ -93,3 +96,8 @@ def _node(change: BindTree | PutFile | PutLink, repository: Repository, now: int
         return Entry(name, stat.S_IFLNK | 0o777, size=len(change.target), mtime=now, symlink=change.target)
     content = repository.put(change.data).digest
     return Entry(name, stat.S_IFREG | 0o644, size=len(change.data), mtime=now, content=content)
+
+
+def to_json_bytes(values: Any) -> bytes:
+    """JSON as it is published: readable, the same for equal values."""
+    return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ducc.catalog.schema import CatalogRef
-from ducc.convert.record import ImageRecord, UnreadableRecord, to_json_bytes
+from ducc.convert.record import ImageRecord, UnreadableRecord
 from ducc.image.digest import Digest
+from ducc.publish.changes import to_json_bytes
 
 DIGESTS = st.binary(max_size=4).map(Digest.of)
 REFS = st.builds(CatalogRef, st.binary(min_size=20, max_size=20), st.integers(0, 2**40))
