@@ -139,8 +139,9 @@ class Conversion:
         """Resolve one image, and get all of its layers."""
         image = self.registry.resolve(step.reference)
         pairs = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
-        waits = [pool.request(step.reference, descriptor, diff_id) for descriptor, diff_id in pairs]
-        layers = [wait() for wait in waits]
+        biggest_first = sorted(range(len(pairs)), key=lambda number: -pairs[number][0].size)  # it takes longest
+        waits = {number: pool.request(step.reference, *pairs[number]) for number in biggest_first}
+        layers = [waits[number]() for number in range(len(pairs))]
         for layer, (_, diff_id) in zip(layers, pairs, strict=True):
             check_diff_id(layer, diff_id)
         return image, layers

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ducc.image.digest import Digest
+from ducc.storage.durable import write_uncached
 
 KEPT_SECONDS = 7 * 24 * 3600  # a blob that nobody asked for in that time is dropped
 
@@ -115,7 +116,7 @@ class SpooledBlob:
         if self._file is None:
             return
         try:
-            written = os.pwrite(self._file, data, self._at)
+            written = write_uncached(self._file, data, self._at)
         except OSError:
             written = -1
         if written != len(data):

@@ -19,7 +19,7 @@ Compress = Callable[[bytes | bytearray | memoryview], bytes | bytearray]
 
 COMPRESSORS: dict[str, Compress] = {
     "libdeflate-1": partial(deflate.zlib_compress, compresslevel=1),
-    "libdeflate-6": partial(deflate.zlib_compress, compresslevel=6),
+    "libdeflate-5": partial(deflate.zlib_compress, compresslevel=5),
     "zlib-6": partial(zlib.compress, level=6),
 }
 

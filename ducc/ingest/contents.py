@@ -4,7 +4,6 @@ Small contents travel in batches, since a task of its own for each of ten thousa
 work. What waits is bounded in bytes, so memory does not grow with the layer.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future
@@ -14,7 +13,7 @@ from ducc.cvmfs.compression import Compress
 from ducc.cvmfs.entry import Chunk
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.ingest.chunk import MIN_BYTES, chunks
-from ducc.ingest.index import ContentIndex
+from ducc.ingest.index import ContentIndex, raw_digest
 from ducc.storage.base import ObjectStore
 
 BATCH_BYTES = 2 << 20
@@ -40,7 +39,7 @@ class Content:
 class _Job:
     """One object to be: a whole content, or (*offset* set) a chunk of one."""
 
-    data: bytes
+    data: bytes | memoryview
     content: Content
     offset: int | None = None
 
@@ -55,7 +54,7 @@ class ContentWriter:
         self._running: deque[tuple[Future[None], int]] = deque()
         self._running_bytes = 0
 
-    def add(self, data: bytes) -> Content:
+    def add(self, data: bytes | memoryview) -> Content:
         """Store a small content."""
         content = Content()
         self._enqueue(_Job(data, content))
@@ -105,7 +104,7 @@ class ContentWriter:
         future.result()
 
     def _store_batch(self, batch: list[_Job]) -> None:
-        raw_digests = [hashlib.sha256(job.data).digest() for job in batch]
+        raw_digests = [raw_digest(job.data) for job in batch]
         known = self._index.find(raw_digests)
         fresh: dict[bytes, bytes] = {}
         for job, raw in zip(batch, raw_digests, strict=True):
@@ -116,7 +115,7 @@ class ContentWriter:
             _complete(job, digest)
         self._index.remember(fresh.items())
 
-    def _put(self, data: bytes, suffix: Suffix) -> bytes:
+    def _put(self, data: bytes | memoryview, suffix: Suffix) -> bytes:
         stored = self._compress(data)
         name = ObjectName.of(stored, suffix)
         self._store.put(name, stored)

@@ -1,9 +1,10 @@
 """The content index: which object holds a content, so that nothing known is ever compressed again.
 
 A cache on the publisher's disk, and no more: deleting it costs time, an entry whose object is gone is ignored, and no
-damage to the file, nor a full disk, ever costs a conversion. Contents are named by the SHA-256 of their raw bytes.
+damage to the file, nor a full disk, ever costs a conversion.
 """
 
+import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,20 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from blake3 import blake3
+
 from ducc.cvmfs.objectname import DIGEST_BYTES
 
 log = logging.getLogger(__name__)
 
+_BLAKE3_FROM = 16 << 10  # bytes: from here on it is up to four times as fast as SHA-256, below it is slower
 _QUESTIONS = 500  # contents asked for in one statement
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # the last: not our tables
+
+
+def raw_digest(content: bytes | memoryview) -> bytes:
+    """Name a content by its raw bytes, for the index: BLAKE3 of big ones, SHA-256 of small ones."""
+    return (blake3 if len(content) >= _BLAKE3_FROM else hashlib.sha256)(content).digest()
 
 
 class ContentIndex:

@@ -140,7 +140,7 @@ class LayerReader:
         """Bytes of the uncompressed archive so far."""
         return self._stream.received
 
-    def content(self) -> bytes:
+    def content(self) -> bytes | memoryview:
         """All of the current file's content: ask only if its size is small enough for memory."""
         try:
             return self._tar.content()

@@ -66,11 +66,11 @@ class TarReader:
                 return
             yield header
 
-    def content(self) -> bytes:
-        """All of the content; for files that are known to be small."""
+    def content(self) -> bytes | memoryview:
+        """All of the content, at once and valid for ever; for files that are known to be small."""
         if self._extents is not None:
             return b"".join(self.pieces(READ_SIZE))
-        data = self._window.take(self._left)
+        data = self._window.view(self._left)
         if len(data) < self._left:
             raise self._truncated()
         self._left = 0

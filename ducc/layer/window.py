@@ -31,6 +31,15 @@ class Window:
             length -= len(piece)
         return b"".join(parts)
 
+    def view(self, length: int) -> bytes | memoryview:
+        """As `take`, but not a copy where one chunk has it all; the view keeps that chunk in memory."""
+        end = self._at + length
+        if end > len(self._chunk):
+            return self.take(length)
+        data = memoryview(self._chunk)[self._at : end]
+        self._at = end
+        return data
+
     def piece(self, most: int) -> memoryview:
         """At least one byte and at most *most*; none only at the end of the stream."""
         if self._at == len(self._chunk):

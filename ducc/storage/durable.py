@@ -16,6 +16,8 @@ from pathlib import Path
 from ducc.storage.base import StoreRefused, StoreUnavailable
 
 _FILE_MODE, _DIRECTORY_MODE = 0o644, 0o755
+_UNCACHED_FROM = 256 << 10  # bytes of a file: smaller ones cost more when written one by one than memory does
+_RWF_DONTCACHE = 0x80  # of pwritev2, Linux 6.14; Python has no name for it
 _NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,10 +92,24 @@ def write_new(path: str, data: bytes | bytearray | memoryview, *, durable: bool 
 def _write_all(descriptor: int, data: bytes | bytearray | memoryview, path: str) -> None:
     rest = memoryview(data).cast("B")
     size = len(rest)
+    write = write_uncached if size >= _UNCACHED_FROM else os.pwrite
     while len(rest):
-        rest = rest[os.write(descriptor, rest) :]
+        rest = rest[write(descriptor, rest, size - len(rest)) :]
     if os.fstat(descriptor).st_size != size:  # the kernel's word for what was written is not enough
         raise StoreUnavailable(f"{path}: the file system did not take all that was written")
+
+
+def write_uncached(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+    """Write as `os.pwrite` does, and ask the kernel not to keep the pages, where it can do that.
+
+    For what is not read again soon: new pages cost more time than the disk, and push out what others need.
+    """
+    try:
+        return os.pwritev(descriptor, [data], offset, _RWF_DONTCACHE)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return os.pwrite(descriptor, data, offset)
 
 
 def replace_durably(directory: str, name: str, scratch: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -31,7 +32,8 @@ from ducc.storage.durable import (
 
 _SESSION = "session-"
 _STAGING_DIRECTORIES = 16  # of a session: threads that make files in one directory wait for each other
-_MANY_STAGED = 20_000  # objects: more are not remembered, but made durable and visible meanwhile
+_MANY_STAGED = 5_000  # objects: then they are made durable and visible while others are put
+_TOO_MANY_STAGED = 40_000  # objects: then whoever puts waits for the disk
 
 
 class LocalStore:
@@ -47,6 +49,7 @@ class LocalStore:
         self._session: _Session | None = None
         self._staged: dict[ObjectName, str] = {}  # where an object lies until `flush`, in the order of the puts
         self._flushing = Lock()
+        self._failure: BaseException | None = None  # of a flush that nobody waited for
 
     def get(self, name: ObjectName) -> bytes:
         if staged := self._staged.get(name):
@@ -78,12 +81,24 @@ class LocalStore:
         if self._staged.setdefault(name, path) != path:  # another thread was faster
             os.unlink(path)
         if len(self._staged) >= _MANY_STAGED and not self._flushing.locked():
+            session.flusher.submit(self._flush_early)
+        if len(self._staged) >= _TOO_MANY_STAGED:
             self.flush()
 
     def flush(self) -> None:
         with self._flushing:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
             if self._staged:
                 self._flush(self._open_session())
+
+    def _flush_early(self) -> None:
+        with self._flushing:
+            try:
+                self._flush(self._open_session())
+            except BaseException as error:  # noqa: BLE001 - the next `flush` raises it
+                self._failure = error
 
     def _flush(self, session: "_Session") -> None:
         staged = list(self._staged.items())
@@ -133,7 +148,8 @@ class LocalStore:
         try:
             yield
         finally:
-            self._session, self._staged = None, {}
+            session.flusher.shutdown(cancel_futures=True)
+            self._session, self._staged, self._failure = None, {}, None
             session.close()
 
     def _open_session(self) -> "_Session":
@@ -171,6 +187,7 @@ class _Session:
         """To be called with the store's lock held, so that nobody takes the new directory for a dead one's."""
         self._root, self._path = root, path
         self._numbers = count()
+        self.flusher = ThreadPoolExecutor(1, "flush")  # so that those who put need not wait for the disk
         self._lock: int | None = None
         self._file_system = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -85,7 +85,7 @@ def test_what_is_no_file_is_no_object(store, root, place_it):
 @pytest.mark.parametrize(
     ("error", "outcome"), [(28, StoreRefused), (30, StoreRefused), (13, StoreRefused), (5, StoreUnavailable)]
 )
-@pytest.mark.parametrize("call", ["write", "fchmod", "open"])
+@pytest.mark.parametrize("call", ["pwrite", "fchmod", "open"])
 def test_a_failed_put_leaves_nothing(store, root, monkeypatch, call, error, outcome):
     def fail(*_args, **_kwargs):
         raise OSError(error, os.strerror(error))
@@ -103,14 +103,14 @@ def test_a_failed_put_leaves_nothing(store, root, monkeypatch, call, error, outc
 
 
 def test_short_writes_are_continued(store, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(durable.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    write = os.pwrite
+    monkeypatch.setattr(durable.os, "pwrite", lambda descriptor, data, offset: write(descriptor, data[:3], offset))
     put(store)
     assert store.get(NAME) == OBJECT
 
 
 def test_a_write_that_lies_is_found_out(store, monkeypatch):
-    monkeypatch.setattr(durable.os, "write", lambda _descriptor, data: len(data))
+    monkeypatch.setattr(durable.os, "pwrite", lambda _descriptor, data, _offset: len(data))
     with store.session():
         with pytest.raises(StoreUnavailable):
             store.put(NAME, OBJECT)
