@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ducc.cli import options
+from ducc.cli import options, process
 from ducc.cli.executor import open_executor
 from ducc.cli.progress import watch
 from ducc.convert.fetch import FetchElsewhere, Workplace
@@ -80,6 +80,7 @@ def convert(wishlists: Iterable[Wishlist], arguments: argparse.Namespace) -> int
     by_repository: defaultdict[str, list[Wishlist]] = defaultdict(list)
     for wishlist in wishlists:
         by_repository[wishlist.fqrn].append(wishlist)
+    process.prepare()
     with watch(arguments.json) as observer:
         results = [_convert_into(fqrn, ours, arguments, observer) for fqrn, ours in by_repository.items()]
     if arguments.json:

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
+from ducc.cli import process
 from ducc.errors import BadInput
 
 
@@ -35,7 +36,7 @@ def _processes(number: int) -> Executor:
     from concurrent.futures import ProcessPoolExecutor  # the import costs more than many a conversion
     from multiprocessing import get_context
 
-    return ProcessPoolExecutor(number, get_context("spawn"))
+    return ProcessPoolExecutor(number, get_context("spawn"), initializer=process.prepare)
 
 
 @contextmanager

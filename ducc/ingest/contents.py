@@ -18,7 +18,7 @@ from ducc.storage.base import ObjectStore
 
 BATCH_BYTES = 2 << 20
 BATCH_FILES = 256
-WAITING_BYTES = 48 << 20  # contents handed to workers and not yet stored
+WAITING_BYTES = 24 << 20  # contents handed to workers and not yet stored
 
 CHUNKED_ABOVE = MIN_BYTES  # larger contents are cut
 

@@ -34,7 +34,7 @@ _ZSTD_SKIPPABLE = tuple(bytes((low,)) + b"\x2a\x4d\x18" for low in range(0x50, 0
 _ZSTD_MAX_WINDOW = 1 << 27
 _ZSTD_STEP = 2048  # four bytes can become 128 KiB, so this much input becomes at most 64 MiB
 
-_INPUT = 1 << 16
+_INPUT = 1 << 18
 _LIBRARY_ERRORS: tuple[type[Exception], ...] = (cast(type[Exception], igzip_lib.IsalError), zstandard.ZstdError)
 
 
