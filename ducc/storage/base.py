@@ -46,6 +46,18 @@ class HeadMoved(DuccError):
     retryable = True
 
 
+class Claimed(DuccError):
+    """Somebody else does, on this repository, what only one may do at a time."""
+
+    exit_code = 34
+    retryable = True
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"another `ducc {name}` works on this repository{f' ({holder})' if holder else ''}; stop it first"
+        )
+
+
 class ReadableStore(Protocol):
     """What a reader needs: bytes by name. Nothing is verified here; whoever uses the bytes does that."""
 
@@ -81,6 +93,12 @@ class ObjectStore(ReadableStore, Protocol):
         """Flush, then swap the manifest if it still is *expected* (None: there is none); the reflog goes first.
 
         Raises `HeadMoved` when the manifest is another by now; then nothing but objects was written.
+        """
+
+    def claim(self, name: str) -> AbstractContextManager[None]:
+        """Be the only one who has *name* (letters, digits, `-`) inside the context, wherever the store is shared.
+
+        A claim ends with its process, however that ends. Raises `Claimed` at once when somebody else has it.
         """
 
     def session(self) -> AbstractContextManager[None]:

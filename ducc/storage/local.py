@@ -8,6 +8,7 @@ name was durable before it got the name. Sessions of killed processes are recogn
 
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 
 from ducc.cvmfs.objectname import ObjectName
-from ducc.storage.base import MANIFEST, REFLOG, HeadMoved, ObjectMissing
+from ducc.storage.base import MANIFEST, REFLOG, Claimed, HeadMoved, ObjectMissing
 from ducc.storage.durable import (
     locked,
     make_directory,
@@ -31,6 +32,7 @@ from ducc.storage.durable import (
 )
 
 _SESSION = "session-"
+_LONGEST_HOLDER = 100  # bytes of what a claim says of its holder
 _STAGING_DIRECTORIES = 16  # of a session: threads that make files in one directory wait for each other
 _MANY_STAGED = 5_000  # objects: then they are made durable and visible while others are put
 _TOO_MANY_STAGED = 40_000  # objects: then whoever puts waits for the disk
@@ -136,6 +138,23 @@ class LocalStore:
                 raise HeadMoved(f"another publisher replaced {self._root}/{MANIFEST}")
             self._replace(REFLOG, reflog)
             self._replace(MANIFEST, manifest)
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[None]:
+        """The kernel takes the lock away from a process that dies; the file says only whom to look for."""
+        self._make_directories()
+        path = f"{self._txn}/claim-{name}"
+        with store_errors(path):
+            descriptor = try_lock(path)
+        if descriptor is None:
+            raise Claimed(name, read_regular(path)[:_LONGEST_HOLDER].decode("ascii", "replace"))
+        try:
+            with store_errors(path):
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 from ducc.cvmfs.objectname import ObjectName
-from ducc.storage.base import MANIFEST, REFLOG, HeadMoved, ObjectMissing
+from ducc.storage.base import MANIFEST, REFLOG, Claimed, HeadMoved, ObjectMissing
 
 
 class MemoryStore:
@@ -15,6 +15,7 @@ class MemoryStore:
         self.objects: dict[ObjectName, bytes] = {}
         self.files: dict[str, bytes] = {}
         self._staged: dict[ObjectName, bytes] = {}
+        self._claims: set[str] = set()
         self._lock = Lock()
 
     def get(self, name: ObjectName) -> bytes:
@@ -52,6 +53,17 @@ class MemoryStore:
                 raise HeadMoved("another publisher replaced the manifest")
             self.files[REFLOG] = reflog
             self.files[MANIFEST] = manifest
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[None]:
+        with self._lock:
+            if name in self._claims:
+                raise Claimed(name, "")
+            self._claims.add(name)
+        try:
+            yield
+        finally:
+            self._claims.discard(name)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -1,12 +1,14 @@
 """The contract of `ObjectStore`, on every implementation."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from ducc.cvmfs.objectname import ObjectName, Suffix
-from ducc.storage.base import MANIFEST, REFLOG, WHITELIST, HeadMoved, ObjectMissing
+from ducc.storage.base import MANIFEST, REFLOG, WHITELIST, Claimed, HeadMoved, ObjectMissing
 from ducc.storage.local import LocalStore
 from ducc.storage.memory import MemoryStore
 
@@ -185,3 +187,38 @@ def test_of_many_that_replace_one_head_one_wins(place):
     assert place.reopen().read_file(MANIFEST) == b"%d" % won[0]
     assert place.reopen().read_file(REFLOG) == b"reflog %d" % won[0]
     assert len(won) == 1
+
+
+def test_a_claim_is_one_holders_at_a_time(place, store):
+    with store.claim("loop"), pytest.raises(Claimed), place.reopen().claim("loop"):
+        pytest.fail("two have it")
+    with place.reopen().claim("loop"):
+        pass
+
+
+def test_claims_of_different_names_and_publishing_go_together(place, store):
+    with store.claim("loop"), place.reopen().claim("prune"), store.session():
+        store.put(NAME, OBJECT)
+        store.replace_head(None, b"one", b"reflog")
+    assert place.reopen().read_file(MANIFEST) == b"one"
+
+
+def test_a_claim_goes_with_an_error(store):
+    with pytest.raises(ValueError), store.claim("loop"):
+        raise ValueError
+    with store.claim("loop"):
+        pass
+
+
+def test_a_claim_names_its_holder_and_ends_with_a_killed_process(tmp_path):
+    program = (
+        "import sys, time, pathlib; from ducc.storage.local import LocalStore\n"
+        "with LocalStore(pathlib.Path(sys.argv[1])).claim('loop'): print('mine', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"mine\n"
+        with pytest.raises(Claimed, match=f"process {process.pid} on "), LocalStore(tmp_path).claim("loop"):
+            pytest.fail("two have it")
+        process.kill()
+    with LocalStore(tmp_path).claim("loop"):
+        pass
