@@ -11,7 +11,12 @@ from typing import Any
 from ducc.catalog.split import SplitPolicy
 from ducc.errors import BadInput, DuccError
 
-PROFILES: Mapping[str, str] = {"default": "libdeflate-1", "dense": "libdeflate-5", "compatible": "zlib-6"}
+PROFILES: Mapping[str, str] = {
+    "default": "libdeflate-1",
+    "dense": "libdeflate-5",
+    "compatible": "zlib-6",  # the bytes that stock publishers write
+    "fast": "isal-1",  # bytes, and so names, that depend on the processor
+}
 FASTCDC = "fastcdc-4-8-16"  # least, mean and most MiB of a chunk
 _SPLIT = SplitPolicy()
 
