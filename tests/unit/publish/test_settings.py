@@ -34,7 +34,7 @@ def test_what_an_earlier_version_did_not_record_has_its_default():
         b'{"custom": {"ducc": {"novelty": 1}}}',
         b'{"custom": {"ducc": {"split_heavy": "2000"}}}',
         b'{"custom": {"ducc": {"split_heavy": true}}}',
-        b'{"custom": {"ducc": {"compressor": "isal-1"}}}',
+        b'{"custom": {"ducc": {"compressor": "brotli-1"}}}',
         b'{"custom": {"ducc": {"chunking": "fixed"}}}',
     ],
 )
