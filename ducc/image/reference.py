@@ -1,11 +1,13 @@
 """Image references: how a wish names an image.
 
-    [scheme://]registry[:port]/repository[:tag][@sha256:hex]
+    [scheme://]registry[:port]/repository[:tag][@sha256:hex]         the full form
+    repository[:tag][@sha256:hex]                                    Docker's short form: an image of Docker Hub
 
-The scheme is https unless the reference says `http://`. There is no default registry and no default tag. The grammar
-is that of the distribution project, so no part can leave its place in a path or a URL: no `..`, no user:password@, no
-query, no upper-case repository. With a tag and a digest, the digest says which bytes, the tag where they are shown.
-Pure: no I/O.
+The scheme is https unless the reference says `http://`. Without a scheme the first component is a registry only if it
+has a dot or a colon or is `localhost`, as in the grammar of the distribution project, so no part can leave its place in
+a path or a URL: no `..`, no user:password@, no query, no upper-case repository. Without tag and digest the tag is
+`latest`. With both, the digest says which bytes, the tag where they are shown. Docker Hub has many names and stands in
+paths under one of them (`docs/decisions/short-names.md`). Pure: no I/O.
 """
 
 import ipaddress
@@ -18,6 +20,12 @@ from ducc.image.digest import Digest, MalformedDigest
 SCHEMES = ("https", "http")
 MAX_REPOSITORY_LENGTH = 255
 MAX_HOST_LENGTH = 253
+DEFAULT_TAG = "latest"
+DOCKER_HUB = "registry.hub.docker.com"  # in references and paths
+DOCKER_HUB_HOST = "registry-1.docker.io"  # where its API answers
+
+_DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, DOCKER_HUB_HOST, "docker.io", "index.docker.io"})
+_OFFICIAL = "library/"  # where Docker Hub keeps the images whose name has one component
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -26,6 +34,7 @@ _COMPONENT = "[a-z0-9]+(?:(?:[.]|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _WILDCARD = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9_.*-]{0,127}")
+_IMAGE_ID = re.compile("[0-9a-f]{64}")
 _SECRETS = re.compile(r"^(?P<scheme>[a-z]+://)?.*@(?!sha\d+:)", re.DOTALL)
 
 
@@ -37,14 +46,14 @@ class MalformedReference(BadInput):
 
 
 class NoRegistry(MalformedReference):
-    """The reference does not say which registry holds the image; there is no default one."""
+    """The reference has a scheme, and no registry after it."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text, "no registry: write registry.example.org/name:tag")
+        super().__init__(text, "no registry: write https://registry.example.org/name:tag")
 
 
 class NoTag(MalformedReference):
-    """The reference has neither tag nor digest; `latest` is not implied."""
+    """A `Reference` made of parts has neither tag nor digest; only a text that is parsed may leave both out."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, "no tag and no digest: name one, for example :latest")
@@ -55,7 +64,7 @@ class Reference:
     """One image, or with a `*` in the tag all that match. A `Reference` in hand is well formed."""
 
     scheme: str
-    registry: str  # host, or host:port; as it stands in paths
+    registry: str  # host, or host:port; as it stands in paths; parsed: one name for Docker Hub, `DOCKER_HUB`
     repository: str
     tag: str | None = None
     digest: Digest | None = None
@@ -78,22 +87,20 @@ class Reference:
         if not text.isascii() or not text.isprintable() or " " in text:
             raise MalformedReference(text, "only printable ASCII without spaces is allowed")
         scheme, separator, rest = text.rpartition("://")
-        registry, slash, path = rest.partition("/")
-        if not slash:
-            raise NoRegistry(text)
-        if "@" in registry or path.count("@") > 1:
-            raise MalformedReference(text, "an @ may only stand before a digest; passwords go in the credentials")
         if "?" in rest or "#" in rest:
             raise MalformedReference(text, "? and # have no place in a reference")
-        name, at, digest = path.partition("@")
-        repository, colon, tag = name.partition(":")
-        repository = repository if colon else repository.removesuffix("/")
+        whole_name, at, digest = rest.partition("@")
+        if "@" in digest or "/" in digest:
+            raise MalformedReference(text, "an @ may only stand before a digest; passwords go in the credentials")
+        registry, path = _split_registry(text, whole_name, bool(separator))
+        repository, colon, tag = path.partition(":")
+        repository = _in_registry(registry, repository if colon else repository.removesuffix("/"))
         try:
             return cls(
                 scheme if separator else "https",
-                registry.lower(),
+                registry,
                 repository,
-                tag if colon else None,
+                tag if colon else None if at else DEFAULT_TAG,
                 Digest.parse(digest) if at else None,
             )
         except MalformedDigest as error:
@@ -105,9 +112,14 @@ class Reference:
         return self.tag is not None and "*" in self.tag and _WILDCARD.fullmatch(self.tag) is not None
 
     @property
+    def host(self) -> str:
+        """Where the registry's API answers: host, or host:port."""
+        return DOCKER_HUB_HOST if self.registry == DOCKER_HUB else self.registry
+
+    @property
     def base_url(self) -> str:
         """Where the registry answers, without a slash at the end."""
-        return f"{self.scheme}://{self.registry}"
+        return f"{self.scheme}://{self.host}"
 
     @property
     def locator(self) -> str:
@@ -124,7 +136,12 @@ class Reference:
         return replace(self, tag=tag)
 
     def __str__(self) -> str:
-        return f"{self.base_url}/{self.repository}{self.suffix}"
+        return f"{self.scheme}://{self.registry}/{self.repository}{self.suffix}"
+
+
+def canonical_registry(name: str) -> str:
+    """The one name that a registry has in references; only Docker Hub goes by several."""
+    return DOCKER_HUB if name.lower() in _DOCKER_HUB_NAMES else name.lower()
 
 
 def is_tag(text: str) -> bool:
@@ -137,6 +154,26 @@ def shown(text: str) -> str:
     text = _SECRETS.sub(lambda match: f"{match['scheme'] or ''}***@", text[:1000])
     text = text.partition("?")[0]
     return (text if text.isprintable() else ascii(text)[1:-1])[:200] or "(empty)"
+
+
+def _split_registry(text: str, name: str, explicit: bool) -> tuple[str, str]:
+    """The registry and the rest of *name*; *text* is the reference, *explicit* whether it has a scheme."""
+    first, slash, rest = name.partition("/")
+    if explicit or (slash and (first == "localhost" or "." in first or ":" in first)):
+        if not slash:
+            raise NoRegistry(text)
+        return canonical_registry(first), rest
+    if not name:
+        raise MalformedReference(text, "no image: write name:tag or registry.example.org/name:tag")
+    if _IMAGE_ID.fullmatch(name):
+        raise MalformedReference(text, "an image id names no image of a registry: write name@sha256:…")
+    return DOCKER_HUB, name
+
+
+def _in_registry(registry: str, repository: str) -> str:
+    if registry == DOCKER_HUB and "/" not in repository:
+        return _OFFICIAL + repository
+    return repository
 
 
 def _registry_fault(registry: str) -> str | None:

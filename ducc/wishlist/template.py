@@ -35,6 +35,8 @@ def fill_template(template: str, reference: Reference) -> Reference:
         "image": reference.repository + reference.suffix,
     }
     text = _VARIABLE.sub(lambda match: values.get(match["name"], match[0]), template)
+    if not {":", "@"}.intersection(text.rpartition("/")[2]):
+        raise MalformedTemplate("output_format names no tag, so all tags would get one name: add $(reference)")
     try:
         return Reference.parse(text)
     except MalformedReference as error:

@@ -10,11 +10,11 @@ HEX = "a" * 64
     ("template", "image", "named"),
     [
         ("$(scheme)://thin.org/$(image)", "http://host:5/a/b:1", "http://thin.org/a/b:1"),
-        ("thin.org/x/$(repository)_thin:$(tag)", "host/a/b:1", "https://thin.org/x/a/b_thin:1"),
-        ("thin.org/$(repository)$(reference)", f"host/a:1@sha256:{HEX}", f"https://thin.org/a:1@sha256:{HEX}"),
-        ("thin.org/a@$(digest)", f"host/a@sha256:{HEX}", f"https://thin.org/a@sha256:{HEX}"),
+        ("thin.org/x/$(repository)_thin:$(tag)", "host.org/a/b:1", "https://thin.org/x/a/b_thin:1"),
+        ("thin.org/$(repository)$(reference)", f"host.org/a:1@sha256:{HEX}", f"https://thin.org/a:1@sha256:{HEX}"),
+        ("thin.org/a@$(digest)", f"host.org/a@sha256:{HEX}", f"https://thin.org/a@sha256:{HEX}"),
         ("$(registry)/thin/$(image)", "host:5000/a:1", "https://host:5000/thin/a:1"),
-        ("thin.org/$(image)", "host/a:1.*", "https://thin.org/a:1.*"),
+        ("thin.org/$(image)", "host.org/a:1.*", "https://thin.org/a:1.*"),
     ],
 )
 def test_a_template_names_the_thin_image(template, image, named):
