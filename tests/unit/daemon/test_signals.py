@@ -1,0 +1,41 @@
+"""Signals as something to wait for."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from ducc.daemon.signals import Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_wait_and_is_told(number):
+    with Signals() as signals:
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        assert signals.wait(10) == {number}
+
+
+def test_a_signal_that_came_before_is_not_lost():
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.wait(10) == {signal.SIGTERM, signal.SIGHUP}
+        assert signals.wait(0) == set()
+
+
+def test_other_threads_wake_it_any_number_of_times():
+    with Signals() as signals:
+        for _ in range(100_000):
+            signals.wake()
+        started = time.monotonic()
+        assert signals.wait(10) == set()
+    assert time.monotonic() - started < 5
+
+
+def test_afterwards_signals_are_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
