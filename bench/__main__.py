@@ -8,12 +8,14 @@ from collections.abc import Callable
 from bench import sharing
 from bench.batches import Batches
 from bench.conversion import Conversion
+from bench.limits import Limits
 from bench.stage import Stage, stage
 from bench.table import Row, render
 
 GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
     "conversion": (("P1", "P2", "P14"), lambda one: Conversion(one).rows()),
     "batches": (("P3", "P4", "P5", "growth"), lambda one: Batches(one).rows()),
+    "limits": (("P15", "P16", "rows"), lambda one: Limits(one).rows()),
 }
 
 
