@@ -3,25 +3,30 @@
 Every request has a time-out for each phase, a bounded answer, and a bounded number of tries with jittered pauses that
 honour `Retry-After`. Redirects are followed here, not by the library: another origin never sees `Authorization`, https
 never falls back to http. Bytes come as the server sent them: no content coding is asked for or undone. Errors and logs
-name URLs without user, password and query. Certificates and proxies are the environment's, `.netrc` is not read.
+name URLs without user, password and query. Certificates and proxies are the environment's unless `Manners` know better
+for a server, `.netrc` is not read.
 
 One `Transport` may be used by many threads; an answer belongs to one thread at a time.
 """
 
 import email.utils
 import http
+import ipaddress
 import itertools
 import logging
 import os
 import random
 import socket
+import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -31,6 +36,8 @@ from ducc import __version__
 from ducc.errors import DuccError
 
 log = logging.getLogger(__name__)
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it writes whole URLs, whose queries may be secret
+warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)  # the operator has said so, for that server
 
 USER_AGENT = f"ducc/{__version__}"
 CONNECT_SECONDS = 10.0
@@ -100,15 +107,81 @@ class Reply:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How one server is reached: for how long it may be silent in each phase, and how it is told from others.
+
+    Without *ca_file* the authorities of the environment vouch for it. *client_cert* may hold the key as well.
+    """
+
+    connect_seconds: float = CONNECT_SECONDS
+    first_byte_seconds: float = IDLE_SECONDS  # from the request to the head of the answer
+    idle_seconds: float = IDLE_SECONDS  # between two pieces of the answer, and the time its pace is measured over
+    minimum_bytes_per_second: float = SLOWEST_BYTES_PER_SECOND  # slower for the idle time counts as silent
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    verify: bool = True
+
+    def check(self) -> None:
+        """Raise `OSError` when one of the files can't be used for what it is named for."""
+        if self.ca_file is not None:
+            ssl.create_default_context(cafile=str(self.ca_file))
+        if self.client_cert is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_cert_chain(self.client_cert, self.client_key, password="")
+
+    @property
+    def authorities(self) -> str | bool:
+        """What requests calls `verify`."""
+        return str(self.ca_file) if self.ca_file is not None and self.verify else self.verify
+
+    @property
+    def certificate(self) -> str | tuple[str, str] | None:
+        """What requests calls `cert`."""
+        if self.client_cert is None or self.client_key is None:
+            return str(self.client_cert) if self.client_cert else None
+        return str(self.client_cert), str(self.client_key)
+
+
+class Manners(Protocol):
+    """How servers are to be asked by all threads together."""
+
+    def reach(self, place: Origin) -> Reach:
+        """How a server is reached."""
+
+    def wait(self, place: Origin) -> float:
+        """Return when the server may be asked; the time is for `heard`."""
+
+    def heard(self, place: Origin, asked_at: float, status: int, headers: Mapping[str, str]) -> None:
+        """Note what a server answered to a request that was sent at *asked_at*, as `wait` told it."""
+
+
+class _Alone:
+    """The manners of somebody who shares a server with nobody."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    def reach(self, place: Origin) -> Reach:
+        return self._reach
+
+    def wait(self, place: Origin) -> float:
+        return 0.0
+
+    def heard(self, place: Origin, asked_at: float, status: int, headers: Mapping[str, str]) -> None:
+        pass
+
+
 class Body:
     """An answer whose bytes are still on their way. Close it, or the connection is lost to others."""
 
-    def __init__(self, response: requests.Response, url: str, idle_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, response: requests.Response, url: str, reach: Reach, clock: Callable[[], float]) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self._response = response
-        self._idle_seconds, self._clock = idle_seconds, clock
+        self._idle_seconds, self._slowest, self._clock = reach.idle_seconds, reach.minimum_bytes_per_second, clock
         self._waited_seconds, self._arrived_bytes = 0.0, 0  # since the pace was last looked at
 
     @property
@@ -149,8 +222,8 @@ class Body:
         self._arrived_bytes += size
         if self._waited_seconds < self._idle_seconds:
             return
-        if self._arrived_bytes < self._waited_seconds * SLOWEST_BYTES_PER_SECOND:
-            raise Unreachable(f"{redacted(self.url)}: slower than {SLOWEST_BYTES_PER_SECOND} bytes a second")
+        if self._arrived_bytes < self._waited_seconds * self._slowest:
+            raise Unreachable(f"{redacted(self.url)}: slower than {self._slowest:g} bytes a second")
         self._waited_seconds, self._arrived_bytes = 0.0, 0
 
     def __enter__(self) -> Self:
@@ -163,7 +236,10 @@ class Body:
 
 
 class Transport:
-    """Sends requests that have no body. The clocks and the dice are arguments, so that tests need not wait."""
+    """Sends requests. With *manners* these say how; the times given here are for all servers without.
+
+    The clocks and the dice are arguments, so that tests need not wait.
+    """
 
     def __init__(
         self,
@@ -171,12 +247,13 @@ class Transport:
         connect_seconds: float = CONNECT_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
         attempts: int = ATTEMPTS,
+        manners: Manners | None = None,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timeouts = (connect_seconds, idle_seconds)
+        self._manners = manners or _Alone(Reach(connect_seconds, idle_seconds, idle_seconds))
         self._attempts = attempts
         self._sleep, self._chance, self._now, self._clock = sleep, chance, now, clock
         self._local = threading.local()
@@ -189,21 +266,32 @@ class Transport:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         accept: Container[int] = (200,),
+        form: Mapping[str, str] | None = None,
+        attempts: int | None = None,
     ) -> Reply:
         """Ask for an answer of at most *limit* bytes and return it whole, whichever of the statuses *accept* it has.
 
-        Raises `Unreachable`, `Untrusted`, `HttpStatus` or `RefusedAnswer`.
+        A *form*, which may hold secrets, is sent to *url* alone: no redirect is followed with it. Of *attempts* there
+        are as many as usual, unless it says otherwise. Raises `Unreachable`, `Untrusted`, `HttpStatus` or
+        `RefusedAnswer`.
         """
 
         def once() -> Reply:
-            with self._follow(method, url, dict(headers or {}), accept) as body:
+            with self._follow(method, url, dict(headers or {}), accept, form) as body:
                 return Reply(body.status, body.headers, body.url, _read_bounded(body, limit))
 
-        return self._persistently(once)
+        return self._persistently(once, attempts)
 
-    def open(self, url: str, *, headers: Mapping[str, str] | None = None, accept: Container[int] = (200,)) -> Body:
+    def open(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        accept: Container[int] = (200,),
+        attempts: int | None = None,
+    ) -> Body:
         """Ask for an answer and return it as soon as its head has arrived. Raises as `fetch` does."""
-        return self._persistently(lambda: self._follow("GET", url, dict(headers or {}), accept))
+        return self._persistently(lambda: self._follow("GET", url, dict(headers or {}), accept), attempts)
 
     def pause(self, attempt: int, at_least_seconds: float = 0.0) -> None:
         """Wait before the next try: longer after each *attempt* (from 1), and not at the pace of all the others."""
@@ -211,25 +299,34 @@ class Transport:
         at_least = min(at_least_seconds, LONGEST_PAUSE_SECONDS)
         self._sleep(at_least + self._chance() * longest)
 
-    def _persistently(self, once: Callable[[], Answer]) -> Answer:
+    def _persistently(self, once: Callable[[], Answer], attempts: int | None) -> Answer:
         for attempt in itertools.count(1):
             try:
                 return once()
             except (Unreachable, TemporaryStatus) as error:
-                if attempt >= self._attempts:
+                if attempt >= (attempts or self._attempts):
                     raise
                 log.info("trying again: attempt=%d error=%s", attempt, error)
                 self.pause(attempt, getattr(error, "retry_after_seconds", None) or 0.0)
         raise AssertionError("unreachable")
 
-    def _follow(self, method: str, url: str, headers: dict[str, str], accept: Container[int]) -> Body:
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        accept: Container[int],
+        form: Mapping[str, str] | None = None,
+    ) -> Body:
         """Send one request and those that redirects ask for."""
         for _ in range(MAX_REDIRECTS + 1):
-            body = self._send(method, url, headers)
+            body = self._send(method, url, headers, form)
             location = body.headers.get("Location")
             if body.status not in _REDIRECTS or location is None:
                 return self._accepted(body, accept)
             body.discard()
+            if form is not None:
+                raise RefusedAnswer(f"{redacted(url)}: redirects what was meant for it alone")
             target = _redirect_target(url, location)
             if origin(target) != origin(url):
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
@@ -248,13 +345,21 @@ class Transport:
             raise TemporaryStatus(body.url, body.status, seconds)
         raise HttpStatus(body.url, body.status)
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Body:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None) -> Body:
+        try:
+            place = origin(url)
+        except ValueError as error:
+            raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from error
+        reach, asked_at = self._manners.reach(place), self._manners.wait(place)
         try:
             response = self._session().request(
                 method,
                 url,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-                timeout=self._timeouts,
+                data=form,
+                timeout=(reach.connect_seconds, reach.first_byte_seconds),
+                verify=reach.authorities,
+                cert=reach.certificate,
                 allow_redirects=False,
                 stream=True,
             )
@@ -267,7 +372,9 @@ class Transport:
             if isinstance(error, ValueError):
                 raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from error
             raise Unreachable(f"{redacted(url)}: {_reason(error)}") from error
-        return Body(response, url, self._timeouts[1], self._clock)
+        self._manners.heard(place, asked_at, response.status_code, response.headers)
+        _wait_at_most(response, reach.idle_seconds)
+        return Body(response, url, reach, self._clock)
 
     def _session(self) -> requests.Session:
         """This thread's own session; a forked process does not share its parent's connections."""
@@ -281,6 +388,14 @@ def origin(url: str) -> Origin:
     """Scheme, host and port: what must stay the same for a secret to be sent again."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+def is_this_machine(host: str) -> bool:
+    """Does the host stand for the machine that this runs on?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def redacted(url: str) -> str:
@@ -314,6 +429,13 @@ def _new_session() -> requests.Session:
     session.auth = _no_authentication  # else requests looks into .netrc
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return session
+
+
+def _wait_at_most(response: requests.Response, seconds: float) -> None:
+    """Let the next pieces of an answer take so long; until now it was what the first one might take."""
+    connection = response.raw.connection
+    if connection is not None and connection.sock is not None:
+        connection.sock.settimeout(seconds)
 
 
 def _no_authentication(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -22,8 +22,8 @@ from ducc.errors import BadInput, DuccError
 from ducc.publish.changes import to_json_bytes
 from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Head, Repository
-from ducc.registry.auth import credentials_from_environment
 from ducc.registry.client import Registry
+from ducc.registry.credentials import credentials_from_environment
 from ducc.wishlist.parse import Wishlist, read_wishlist
 
 ALL_GRANTED, BAD_INPUT, SOME_FAILED = 0, BadInput.exit_code, 3

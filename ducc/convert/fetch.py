@@ -20,8 +20,8 @@ from ducc.ingest.index import ContentIndex
 from ducc.ingest.layer import Ingest, LayerTree
 from ducc.layer.stream import VerifiedStream
 from ducc.publish.repository import Repository
-from ducc.registry.auth import credentials_from_environment
 from ducc.registry.client import Registry
+from ducc.registry.credentials import credentials_from_environment
 from ducc.storage.open import open_store
 from ducc.transport import Unreachable
 

@@ -1,29 +1,32 @@
-"""Who asks: challenges, tokens and credentials.
+"""Who asks: challenges, and the tokens that answer them.
 
 A registry that wants to know answers 401 with challenges. `Basic` gets the user name and password, over https or to
 this machine. `Bearer` sends us to a token server, the realm, which the registry chooses and which is therefore not
-trusted: it must be https, or the registry's own host, and no address of a private network. Scopes never ask for more
-than to pull the one image name. Sources: RFC 9110 §11.6.1; the distribution project's "Token Authentication".
+trusted: it must be https, or the registry's own host, and no address of a private network unless the operator names it.
+Scopes never ask for more than to pull the one image name. Sources: RFC 9110 §11.6.1; the distribution project's "Token
+Authentication" and "OAuth2 Token Authentication".
 """
 
 import ipaddress
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from oras.auth.utils import get_basic_auth
 
-from ducc.errors import BadInput, DuccError
-from ducc.image.reference import MalformedReference, Reference
+from ducc.image.reference import Reference
 from ducc.image.strictjson import MalformedDocument, read_object
-from ducc.transport import HttpStatus, Transport, origin
+from ducc.registry.credentials import AccessDenied, Credential, Source
+from ducc.transport import HttpStatus, Reply, Transport, origin
 
 MAX_HEADER_LENGTH = 8192
 MAX_CHALLENGES = 10
 MAX_TOKEN_ANSWER = 1024 * 1024
+CLIENT_ID = "ducc"  # what token servers are told of the program
 DEFAULT_LIFETIME_SECONDS = 60
 LONGEST_LIFETIME_SECONDS = 3600
 USED_FRACTION = 0.9  # of its lifetime; afterwards a token counts as expired
@@ -38,75 +41,8 @@ _SCOPE = re.compile(r"repository:(?P<name>[^\s:]+(?::\d+/[^\s:]+)?):(?P<actions>
 Headers = dict[str, str]
 
 
-class AccessDenied(DuccError):
-    """The registry does not let us in, with the credentials there are or without any."""
-
-    exit_code = 84
-
-
 class RefusedRealm(AccessDenied):
     """The registry names a token server that no credential may be sent to."""
-
-
-class MalformedCredentials(BadInput):
-    """Credentials in the settings that can't be used as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A user name and password for one registry, or only for the image names below *namespace*.
-
-    It is used over https; over http only on this machine or when *scheme* says so.
-    """
-
-    registry: str  # host or host:port
-    username: str
-    password: str = field(repr=False)
-    namespace: str = ""
-    scheme: str = "https"
-
-    def covers(self, reference: Reference) -> bool:
-        """Is it meant for that image?"""
-        inside = f"{reference.repository}/".startswith(f"{self.namespace}/") or not self.namespace
-        encrypted = reference.scheme in ("https", self.scheme) or _is_this_machine(_host(reference.base_url))
-        return reference.registry == self.registry and inside and encrypted
-
-
-class Credentials:
-    """All the credentials there are."""
-
-    def __init__(self, entries: Iterable[Credential] = ()) -> None:
-        self._entries = sorted(entries, key=lambda entry: len(entry.namespace), reverse=True)
-
-    def for_image(self, reference: Reference) -> Credential | None:
-        """The closest one that is meant for that image."""
-        return next((entry for entry in self._entries if entry.covers(reference)), None)
-
-
-def credentials_from_environment(environ: Mapping[str, str]) -> Credentials:
-    """Read the variables of the Go program: `DUCC_AUTH_REGISTRIES=A,B`, `DUCC_A_IDENT`, `DUCC_A_USER`, `DUCC_A_PASS`.
-
-    IDENT is `[scheme://]host[:port][/namespace]` and compared as such, not searched for in the whole URL.
-    """
-    names = [name.strip() for name in environ.get("DUCC_AUTH_REGISTRIES", "").split(",")]
-    return Credentials([_credential(name, environ) for name in names if name])
-
-
-def _credential(name: str, environ: Mapping[str, str]) -> Credential:
-    ident, username, password = (environ.get(f"DUCC_{name}_{part}", "") for part in ("IDENT", "USER", "PASS"))
-    if environ.get(f"DUCC_{name}_PROXY"):
-        raise MalformedCredentials(f"DUCC_{name}_PROXY: mirrors are not supported yet: unset it")
-    if not (ident and username and password):
-        raise MalformedCredentials(f"DUCC_AUTH_REGISTRIES names {name}: set DUCC_{name}_IDENT, _USER and _PASS")
-    if ":" in username:
-        raise MalformedCredentials(f"DUCC_{name}_USER: a user name has no colon")
-    scheme, separator, place = ident.rpartition("://")
-    registry, _, namespace = place.strip("/").partition("/")
-    try:
-        reference = Reference(scheme if separator else "https", registry.lower(), namespace or "any", "any")
-    except MalformedReference as error:
-        raise MalformedCredentials(f"DUCC_{name}_IDENT: write host, host:port or host/namespace") from error
-    return Credential(reference.registry, username, password, namespace, reference.scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +91,22 @@ def _after_separators(header: str, position: int) -> int:
 
 
 class Authorizer:
-    """Answers challenges and remembers the answers, one for each image name. Safe to share among threads."""
+    """Answers challenges and remembers the answers, one for each image name. Safe to share among threads.
+
+    *token_servers* tells which hosts an operator has named as an image's registry's own; they may be private.
+    """
 
     def __init__(
-        self, transport: Transport, credentials: Credentials, clock: Callable[[], float] = time.monotonic
+        self,
+        transport: Transport,
+        credentials: Source,
+        clock: Callable[[], float] = time.monotonic,
+        token_servers: Callable[[Reference], Collection[str]] = lambda _: (),
     ) -> None:
         self._transport, self._credentials, self._clock = transport, credentials, clock
+        self._token_servers = token_servers
         self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._asking: dict[str, Future[Headers]] = {}
         self._answers: dict[str, tuple[Headers, float]] = {}  # and when they expire
 
     def headers(self, reference: Reference) -> Headers:
@@ -173,19 +117,28 @@ class Authorizer:
     def answer(self, reference: Reference, challenge: str, sent: Headers) -> Headers:
         """What to send instead of *sent*, which was answered by *challenge*. Raises `AccessDenied`.
 
-        Of many threads that wait for the same answer one fetches it.
+        Of many threads that wait for the same answer one asks for it; all get what it gets, be it an error.
         """
-        with self._lock(_key(reference)):
+        key = _key(reference)
+        with self._guard:
             known = self.headers(reference)
             if known and known != sent:
                 return known
+            if (asking := self._asking.get(key)) is None:
+                mine = self._asking[key] = Future()
+        if asking is not None:
+            return dict(asking.result())
+        try:
             headers, lifetime_seconds = self._authorize(reference, parse_challenges(challenge, str(reference)))
-            self._answers[_key(reference)] = (headers, self._clock() + lifetime_seconds)
-            return dict(headers)
-
-    def _lock(self, key: str) -> threading.Lock:
-        with self._guard:
-            return self._locks.setdefault(key, threading.Lock())
+            self._answers[key] = (headers, self._clock() + lifetime_seconds)
+            mine.set_result(headers)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._guard:
+                del self._asking[key]
+        return dict(headers)
 
     def _authorize(self, reference: Reference, challenges: list[Challenge]) -> tuple[Headers, float]:
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
@@ -195,26 +148,33 @@ class Authorizer:
             return {"Authorization": f"Bearer {token}"}, seconds
         if "basic" not in by_scheme:
             raise AccessDenied(f"{reference}: the registry asks for a kind of authentication that is not supported")
-        if credential is None:
+        if credential is None or credential.is_identity_token:
             raise AccessDenied(f"{reference}: the registry asks for a user name and password, and none are set for it")
         return _basic(credential), float("inf")
 
     def _token(self, reference: Reference, challenge: Challenge, credential: Credential | None) -> tuple[str, float]:
-        realm = checked_realm(challenge.parameters.get("realm", ""), reference)
-        query = parse_qsl(realm.query)
-        if service := challenge.parameters.get("service"):
-            query.append(("service", service))
-        query.append(("scope", _scope(reference, challenge.parameters.get("scope", ""))))
-        url = urlunsplit(realm._replace(query=urlencode(query)))
-        headers = _basic(credential) if credential else {}
+        realm = checked_realm(challenge.parameters.get("realm", ""), reference, self._token_servers(reference))
+        service = challenge.parameters.get("service", "")
+        asked = {"service": service} if service else {}
+        asked["scope"] = _scope(reference, challenge.parameters.get("scope", ""))
         try:
-            reply = self._transport.fetch(url, limit=MAX_TOKEN_ANSWER, headers=headers)
+            reply = self._ask(realm, asked, credential)
         except HttpStatus as error:
             if error.retryable:
                 raise
             whom = "the credentials set for it" if credential else "anybody without credentials"
             raise AccessDenied(f"{reference}: its token server refuses {whom} ({error.status})") from error
         return read_token(reply.body, f"{reference}: answer of its token server")
+
+    def _ask(self, realm: SplitResult, asked: Mapping[str, str], credential: Credential | None) -> Reply:
+        """Ask for a token: by a form for an identity token, which no URL may hold, else as everybody does."""
+        if credential is not None and credential.is_identity_token:
+            token = {"grant_type": "refresh_token", "refresh_token": credential.password, "client_id": CLIENT_ID}
+            form = {**asked, **token}
+            return self._transport.fetch(realm.geturl(), limit=MAX_TOKEN_ANSWER, method="POST", form=form)
+        query = urlencode([*parse_qsl(realm.query), *asked.items()])
+        headers = _basic(credential) if credential else {}
+        return self._transport.fetch(realm._replace(query=query).geturl(), limit=MAX_TOKEN_ANSWER, headers=headers)
 
 
 def read_token(body: bytes, source: str) -> tuple[str, float]:
@@ -232,8 +192,8 @@ def read_token(body: bytes, source: str) -> tuple[str, float]:
     return token, min(float(seconds), LONGEST_LIFETIME_SECONDS) * USED_FRACTION
 
 
-def checked_realm(realm: str, reference: Reference) -> SplitResult:
-    """The URL of a token server, if a credential for *reference* may be sent there."""
+def checked_realm(realm: str, reference: Reference, named: Collection[str] = ()) -> SplitResult:
+    """The URL of a token server, if a credential for *reference* may go there; the hosts *named* may be private."""
     try:
         parts = urlsplit(realm)
         place = origin(realm)
@@ -251,7 +211,7 @@ def checked_realm(realm: str, reference: Reference) -> SplitResult:
         raise RefusedRealm(f"{reference}: its token server has a user name in its URL")
     if parts.scheme == "http" and (reference.scheme == "https" or host != registry_host):
         raise RefusedRealm(f"{reference}: its token server {host} is not reached over https")
-    if host != registry_host and not _is_public(host):
+    if host != registry_host and host not in named and not _is_public(host):
         raise RefusedRealm(f"{reference}: its token server {host} is an address of a private network")
     return parts._replace(fragment="")
 
@@ -277,13 +237,6 @@ def _key(reference: Reference) -> str:
 
 def _host(url: str) -> str:
     return origin(url)[1]
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_public(host: str) -> bool:

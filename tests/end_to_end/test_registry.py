@@ -9,8 +9,8 @@ import requests
 
 from ducc.image.platform import NoSuchPlatform, Platform
 from ducc.image.reference import Reference
-from ducc.registry.auth import AccessDenied, Credential, Credentials
 from ducc.registry.client import NoSuchImage, Registry
+from ducc.registry.credentials import AccessDenied, Credential, Credentials
 from ducc.transport import Transport
 from ducc.wishlist.expand import expand
 from tests import builders

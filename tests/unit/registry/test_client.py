@@ -9,17 +9,17 @@ from ducc.image.manifest import Descriptor, MalformedManifest, Platform, Unsuppo
 from ducc.image.platform import NoSuchPlatform
 from ducc.image.reference import Reference
 from ducc.image.strictjson import MAX_BYTES, MalformedDocument
-from ducc.registry.auth import AccessDenied, Credential, Credentials, RefusedRealm
+from ducc.registry.auth import RefusedRealm
+from ducc.registry.blob import MAX_RESUMES, WrongLength
+from ducc.registry.builds import MAX_INDEX_DEPTH
 from ducc.registry.client import (
-    MAX_INDEX_DEPTH,
-    MAX_RESUMES,
     MAX_TAGS,
     CaptiveAnswer,
     NoSuchImage,
     Registry,
     UnusableTagList,
-    WrongLength,
 )
+from ducc.registry.credentials import AccessDenied, Credential, Credentials
 from ducc.transport import HttpStatus, RefusedAnswer, TemporaryStatus, Transport, Unreachable
 from tests import builders
 from tests.builders import Attestation, Image, Index, Layer
