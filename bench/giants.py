@@ -4,13 +4,14 @@ import hashlib
 import io
 import json
 import random
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from isal import igzip
 
-from tests.builders import Image, Layer, file, header, sha256, write_layout
+from tests.builders import Image, Layer, sha256, write_layout
 
 PIECE = 1 << 20
 _NOISE = random.Random(0).randbytes(PIECE // 16)
@@ -21,7 +22,7 @@ _END = bytes(1024)
 def big_files(count: int, pieces: int) -> Iterator[bytes]:
     """An archive of *count* files of *pieces* mebibytes each; no two mebibytes are equal."""
     for number in range(count):
-        yield header(file(f"data{number}"), pieces * PIECE)
+        yield _header(f"data{number}", pieces * PIECE)
         for piece in range(pieces):
             yield b"%16d" % (number * pieces + piece) + _FILLING[16:]
     yield _END
@@ -32,10 +33,16 @@ def many_names(directories: int, files: int) -> Iterator[bytes]:
     for directory in range(directories):
         block = io.BytesIO()
         for number in range(files):
-            block.write(header(file(f"d{directory}/f{number}"), 16))
+            block.write(_header(f"d{directory}/f{number}", 16))
             block.write(b"%16d" % (number % 1000) + bytes(496))
         yield block.getvalue()
     yield _END
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
 
 
 def write_giant(layout: Path, tag: str, archive: Iterable[bytes]) -> int:

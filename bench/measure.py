@@ -34,7 +34,8 @@ def run(command: Sequence[str | Path], log: Path, *, synced: bool = False) -> Co
         seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise CommandFailed(f"{' '.join(map(str, command))} ended with {process.returncode}; see {log}")
+        last = log.read_text(errors="replace").splitlines()[-3:]
+        raise CommandFailed("\n".join([f"{' '.join(map(str, command))} ended with {process.returncode}:", *last]))
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
