@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 from ducc.publish.repository import Repository
+from ducc.registry.client import Registry
+from ducc.registry.settings import RegistriesSettings, read_settings
 from ducc.storage.open import open_store
 
 
@@ -18,6 +20,17 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, for programs")
+
+
+def add_registries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registries", metavar="FILE", type=Path, help="how registries are asked: credentials, mirrors, budgets (YAML)"
+    )
+
+
+def open_registry(settings: Path | None) -> Registry:
+    """The registry client that the file *settings*, the environment and this user's logins make. Raises `BadInput`."""
+    return Registry.from_settings(read_settings(settings) if settings else RegistriesSettings(), os.environ)
 
 
 def open_repository(storage: str, fqrn: str) -> Repository:

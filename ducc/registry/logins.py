@@ -63,7 +63,8 @@ class LoginFile:
         try:
             fields, mode = self._read()
             for key, area in _logins(fields):
-                if area.covers(reference) and (credential := self._credential(fields, key, area, mode)):
+                meant = Credential(area.registry, "", "", area.namespace).covers(reference)
+                if meant and (credential := self._credential(fields, key, area, mode)):
                     return credential
         except MalformedDocument as error:
             raise MalformedCredentials(str(error)) from error

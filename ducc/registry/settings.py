@@ -102,7 +102,9 @@ class RegistriesSettings:
         """The credential of that name. Raises `MalformedCredentials`."""
         if name not in self.credentials:
             raise MalformedCredentials(f"no credentials are called {ascii(name)[:60]}: see registries.yaml")
-        return Named(name, self.credentials[name])
+        secret = self.credentials[name]
+        insecure = self.of_registry(secret.area.registry).insecure
+        return Named(name, replace(secret, scheme="http" if insecure else "https"))
 
     def with_proxies(self, environ: Mapping[str, str]) -> "RegistriesSettings":
         """The same, and as mirrors what the Go program's variables call proxies. Raises `MalformedCredentials`."""
@@ -276,7 +278,7 @@ class _SettingsReader:
         """The values by key. Keys that are not *allowed*, and all but the first of equal keys, are faults."""
         if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
             return {}
-        if not isinstance(node, yaml.MappingNode):
+        if not isinstance(node, yaml.MappingNode) or node.tag != f"{_TAG}map":
             self._fault(node, "a mapping of keys to values is expected here")
             return {}
         fields: dict[str, yaml.Node] = {}
@@ -291,8 +293,10 @@ class _SettingsReader:
         return fields
 
     def _list(self, node: yaml.Node | None) -> list[yaml.Node]:
-        if node is None or isinstance(node, yaml.SequenceNode):
-            return list(node.value) if node else []
+        if node is None:
+            return []
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
         self._fault(node, "a list is expected here")
         return []
 
