@@ -6,16 +6,57 @@
     /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
 
-An image that is named by digest alone is shown as `<name>@sha256:<hex>`. Paths are repository paths: bytes, `b""`
-for the root.
+An image that is published for several platforms has one *build* for each, and a public link that clients expand:
+
+    /<registry>[:port]/<name>:<tag>                 → ../…/.multiarch/$(CVMFS_ARCH:-amd64)/<registry>/<name>:<tag>
+    /.multiarch/<build>/<registry>/<name>:<tag>     → ../…/.flat/<aa>/<config digest>
+    /.multiarch/<what a client may call it>         → <build>
+    /.metadata/<registry>/<name>:<tag>/               index.json
+    /.metadata/.multiarch/<build>/<registry>/<name>:<tag>/   manifest.json, config.json, record.json
+
+A build is named by its processor: `amd64`, `arm64`, `arm:v7`; `""` stands for the one that all clients see. An image
+that is named by digest alone is shown as `<name>@sha256:<hex>`. Paths are repository paths: bytes, `b""` for the root.
 """
 
+import re
+from collections.abc import Mapping
+
 from ducc.image.digest import Digest
+from ducc.image.manifest import Platform, UnsupportedImage
+from ducc.image.platform import normalised
 from ducc.image.reference import Reference
 
 LAYERS = b"/.layers"
 FLAT = b"/.flat"
 METADATA = b"/.metadata"
+MULTIARCH = b"/.multiarch"
+EVERY_CLIENT = ""  # the build of an image that is published for one platform
+
+BUILD_ALIASES: Mapping[str, str] = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "i386": "386",
+    "i686": "386",
+    "aarch64": "arm64",
+    "arm64:v8": "arm64",
+    "arm": "arm:v7",
+    "armhf": "arm:v7",
+    "armv7l": "arm:v7",
+    "armel": "arm:v6",
+    "armv6l": "arm:v6",
+}
+"""What else clients call a build: kernels and distributions have names of their own for processors."""
+
+_VARIANT = b"$(CVMFS_ARCH:-amd64)"
+_PROCESSOR = re.compile("[a-z0-9][a-z0-9_.-]{0,31}")
+
+
+class UnnameablePlatform(UnsupportedImage):
+    """A build for a platform that has no place of its own in a repository."""
+
+    def __init__(self, platform: Platform) -> None:
+        named = ascii(str(platform))[1:-1][:100]
+        super().__init__(f"{named}: builds for it can't be published: not Linux, or a name that fits no path")
 
 
 def flat_image(config: Digest) -> bytes:
@@ -38,34 +79,64 @@ def layer_file(digest: Digest, name: str) -> bytes:
     return layer(digest) + b"/.metadata/" + name.encode()
 
 
-def public_link(reference: Reference) -> bytes:
-    """The path by which users call the image."""
-    return b"/" + _public_name(reference)
+def build_name(platform: Platform) -> str:
+    """What the build for *platform* is called. Raises `UnnameablePlatform`: an index may call platforms anything."""
+    exact = normalised(platform)
+    name = ":".join(filter(None, (exact.architecture, exact.variant)))
+    fits = all(map(_PROCESSOR.fullmatch, name.split(":"))) and name.count(":") <= 1
+    if exact.os != "linux" or not fits or name in BUILD_ALIASES:
+        raise UnnameablePlatform(platform)
+    return name
 
 
-def public_target(reference: Reference, config: Digest) -> bytes:
+def public_link(reference: Reference, build: str = EVERY_CLIENT) -> bytes:
+    """The path by which users call the image, or one build of it."""
+    return _at_build(b"", build) + b"/" + _public_name(reference)
+
+
+def public_target(reference: Reference, config: Digest, build: str = EVERY_CLIENT) -> bytes:
     """What the public link says: the way from where it stands to the image."""
-    return b"../" * _public_name(reference).count(b"/") + flat_image(config)[1:]
+    return _up(public_link(reference, build)) + flat_image(config)[1:]
 
 
-def metadata_file(reference: Reference, name: str) -> bytes:
-    """A file that describes one published image."""
-    return METADATA + b"/" + _public_name(reference) + b"/" + name.encode()
+def variant_target(reference: Reference) -> bytes:
+    """What the public link of an image with several builds says: the way to the one for whoever reads it."""
+    return _up(public_link(reference)) + MULTIARCH[1:] + b"/" + _VARIANT + public_link(reference)
+
+
+def alias_links(build: str) -> dict[bytes, bytes]:
+    """Links that lead to a build by its other names: path → target."""
+    return {MULTIARCH + b"/" + alias.encode(): build.encode() for alias, name in BUILD_ALIASES.items() if name == build}
+
+
+def metadata_file(reference: Reference, name: str, build: str = EVERY_CLIENT) -> bytes:
+    """A file that describes one published image, or one build of it."""
+    return _at_build(METADATA, build) + b"/" + _public_name(reference) + b"/" + name.encode()
 
 
 def catalog_roots(path: bytes) -> list[bytes]:
     """Directories on the way to *path* that are the roots of nested catalogs of the trunk, outermost first.
 
-    Two levels below `.flat` and `.layers`, so that a catalog holds few mountpoints; one for each registry elsewhere.
+    Two levels below `.flat` and `.layers`, so that a catalog holds few mountpoints; one for each registry or processor
+    elsewhere.
     What grows beyond a catalog's weight is split further when it is written.
     """
     names = path.split(b"/")[1:]
-    depth = {LAYERS[1:]: 2, FLAT[1:]: 2, METADATA[1:]: 2}.get(names[0], 1)
+    depth = {LAYERS[1:]: 2, FLAT[1:]: 2, METADATA[1:]: 2, MULTIARCH[1:]: 2}.get(names[0], 1)
     return [b"/" + b"/".join(names[: level + 1]) for level in range(min(depth, len(names) - 1))]
 
 
 def _sharded(top: bytes, digest: Digest) -> bytes:
     return top + f"/{digest.hex[:2]}/{digest.hex}".encode()
+
+
+def _at_build(top: bytes, build: str) -> bytes:
+    return top if build == EVERY_CLIENT else top + MULTIARCH + b"/" + build.encode()
+
+
+def _up(path: bytes) -> bytes:
+    """The way from the directory that holds *path* to the root."""
+    return b"../" * (path.count(b"/") - 1)
 
 
 def _public_name(reference: Reference) -> bytes:

@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         values = {"repository": arguments.fqrn, "revision": head.manifest.revision, "images": images}
         sys.stdout.buffer.write(to_json_bytes(values))
         return 0
-    print(f"{arguments.fqrn}, revision {head.manifest.revision}: {len(records)} images")
+    images = len({record.reference for record in records})
+    print(f"{arguments.fqrn}, revision {head.manifest.revision}: {images} images")
     for record in records:
         print(_line(record))
     return 0
@@ -39,8 +40,9 @@ def _values(record: ImageRecord) -> dict[str, Any]:
     return {
         "image": record.reference,
         "path": _path(record),
+        "platform": record.platform,
         "config_digest": str(record.config_digest),
-        "root_hash": str(record.image_tree),
+        "root_hash": record.image_tree and str(record.image_tree),
         "published_at": record.published_at,
         "counters": dict(record.counters),
         "warnings": list(record.warnings),
@@ -51,8 +53,17 @@ def _line(record: ImageRecord) -> str:
     when = datetime.fromtimestamp(record.published_at, UTC).strftime("%Y-%m-%d %H:%M")
     size = record.counters["file_size"] / 1e6
     files = record.counters["regular"]
-    return f"{when}  {record.config_digest.hex[:12]}  {files:>8} files {size:>9.1f} MB  {_path(record)}"
+    return (
+        f"{when}  {record.config_digest.hex[:12]}  {files:>8} files {size:>9.1f} MB  {_path(record) or _layers(record)}"
+    )
 
 
-def _path(record: ImageRecord) -> str:
-    return layout.public_link(Reference.parse(record.reference)).decode()
+def _path(record: ImageRecord) -> str | None:
+    """Where the image, or this build of it, is seen; None if only its layers are published."""
+    if record.image_tree is None:
+        return None
+    return layout.public_link(Reference.parse(record.reference), record.build).decode()
+
+
+def _layers(record: ImageRecord) -> str:
+    return f"(layers only) {record.reference} {record.platform}"

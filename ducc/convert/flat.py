@@ -7,15 +7,11 @@ way, in place of a directory, what would have gone below it is left out.
 import stat
 from datetime import datetime
 
-from ducc import layout
 from ducc.catalog.tree import Directory, Node, TreeEditor
 from ducc.convert import apptainer
-from ducc.convert.record import ImageRecord
 from ducc.cvmfs.entry import Entry
 from ducc.image.config import ImageConfig
-from ducc.publish.changes import Change, PutFile, PutLink
 from ducc.publish.repository import Repository
-from ducc.registry.client import Image
 
 
 def with_apptainer_files(image: Directory, config: ImageConfig, repository: Repository) -> Directory:
@@ -77,18 +73,3 @@ def created_seconds(config: ImageConfig) -> int:
         return max(0, int(datetime.fromisoformat(config.created or "").timestamp()))
     except (ValueError, OverflowError, OSError):
         return 0
-
-
-def flat_changes(image: Image, record: ImageRecord) -> list[Change]:
-    """The public link, and the files that describe the image; the tree itself is bound by `BindTree`."""
-
-    def describe(name: str, data: bytes) -> Change:
-        return PutFile(layout.metadata_file(image.reference, name), data)
-
-    changes = [
-        describe("manifest.json", image.manifest.raw),
-        describe("config.json", image.config.raw),
-        describe("record.json", record.to_bytes()),
-        PutLink(layout.public_link(image.reference), layout.public_target(image.reference, image.config.digest)),
-    ]
-    return changes if image.index is None else [*changes, describe("index.json", image.index.raw)]

@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import NamedTuple
 
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.writer import WrittenTree
-from ducc.convert.fetch import FetchLayer
 from ducc.convert.published import Published
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
@@ -20,11 +20,34 @@ from ducc.layer.entries import DiffIdMismatch
 from ducc.publish.changes import AddToList, BindTree, Change, PutFile, to_json_bytes
 
 
-class _Attempt(NamedTuple):
-    """One try to get a layer, the image name for which it is made, and what that image's manifest says of it."""
+@dataclass(frozen=True, slots=True)
+class LayerWish:
+    """A layer as one image wants it: what its manifest and config say, and by whose name its registry is asked."""
 
-    future: "Future[LayerTree]"
-    source: tuple[str, str, Descriptor]
+    reference: Reference
+    descriptor: Descriptor
+    diff_id: Digest
+    credentials: str | None = None
+
+    @property
+    def source(self) -> tuple[str, str, Descriptor, str | None]:
+        """What two images must have in common for one to fail where the other does."""
+        return self.reference.registry, self.reference.repository, self.descriptor, self.credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A layer; *fetched* is set for the one image on whose account it was, since nothing published had it."""
+
+    tree: LayerTree
+    fetched: bool
+
+
+class _Attempt(NamedTuple):
+    """One try to get a layer, and for whom it is made; the future says, too, whether the layer was fetched."""
+
+    future: "Future[Got]"
+    wanted: LayerWish
 
 
 _DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it; the flat image is exact"
@@ -33,48 +56,46 @@ _DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it;
 class LayerPool:
     """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
 
-    def __init__(self, published: Published, fetch: FetchLayer, fetchers: Executor) -> None:
+    def __init__(self, published: Published, fetch: Callable[[LayerWish], LayerTree], fetchers: Executor) -> None:
         """*fetchers* say how many layers are on their way at a time."""
         self._published, self._fetch, self._fetchers = published, fetch, fetchers
         self._known: dict[tuple[Digest, Digest], _Attempt] = {}
         self._lock = Lock()
 
-    def request(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> Callable[[], LayerTree]:
+    def request(self, wanted: LayerWish) -> Callable[[], Got]:
         """Begin to get one layer of an image, unless somebody has; what is returned waits for it.
 
         Others' faults are not this image's: one that claims another diff id shares no attempt with it, and an attempt
         that failed under another image name, whose registry may lack or refuse the blob, or by another manifest, which
         may give the blob a wrong size, is repeated under this one's.
         """
-        first = self._attempt(reference, descriptor, diff_id)
+        first = self._attempt(wanted)
 
-        def wait() -> LayerTree:
+        def wait() -> Got:
             attempt = first
             while True:
                 try:
-                    return attempt.future.result()
+                    got = attempt.future.result()
                 except DuccError:
-                    if attempt.source == _source(reference, descriptor):
+                    if attempt.wanted.source == wanted.source:
                         raise
-                attempt = self._attempt(reference, descriptor, diff_id)
+                else:
+                    return replace(got, fetched=got.fetched and attempt.wanted is wanted)
+                attempt = self._attempt(wanted)
 
         return wait
 
-    def _attempt(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> _Attempt:
-        key = descriptor.digest, diff_id
+    def _attempt(self, wanted: LayerWish) -> _Attempt:
+        key = wanted.descriptor.digest, wanted.diff_id
         with self._lock:
             attempt = self._known.get(key)
             if attempt is None or (attempt.future.done() and attempt.future.exception() is not None):
-                future = self._fetchers.submit(self._get, reference, descriptor, diff_id)
-                attempt = self._known[key] = _Attempt(future, _source(reference, descriptor))
+                attempt = self._known[key] = _Attempt(self._fetchers.submit(self._get, wanted), wanted)
             return attempt
 
-    def _get(self, reference: Reference, descriptor: Descriptor, diff_id: Digest) -> LayerTree:
-        return self._published.layer(descriptor.digest) or self._fetch(reference, descriptor, diff_id)
-
-
-def _source(reference: Reference, descriptor: Descriptor) -> tuple[str, str, Descriptor]:
-    return reference.registry, reference.repository, descriptor
+    def _get(self, wanted: LayerWish) -> Got:
+        known = self._published.layer(wanted.descriptor.digest)
+        return Got(known, fetched=False) if known else Got(self._fetch(wanted), fetched=True)
 
 
 def check_diff_id(layer: LayerTree, claimed: Digest) -> None:
@@ -96,7 +117,7 @@ class LayerChanges:
 
         A layer that is published already keeps its tree. Only where it links to files below, or hides some (of which
         the first image may have had none), can another image need other content; attributes of directories that it
-        passes through are not worth the writing.
+        passes through are not worth the writing. One whose description can't be read is published anew.
         """
         bound = self._bound(layer.digest)
         if bound is not None:
@@ -125,6 +146,8 @@ class LayerChanges:
         for change in self._changes.get(digest, []):
             if isinstance(change, BindTree):
                 return change.tree.ref
+        if not self._published.layer_is_readable(digest):
+            return None
         return self._published.bound(layout.layer_tree(digest))
 
 

@@ -1,18 +1,26 @@
-"""What a revision already holds: images by reference, layers by digest."""
+"""What a revision already holds: images by reference, layers by digest.
+
+What can't be read back is as good as not published: whoever asks is told so, and what is wished for is made anew.
+"""
 
 import json
+import logging
 from collections.abc import Iterator
 
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
-from ducc.catalog.tree import Bind, Directory, Nested
+from ducc.catalog.tree import Bind, Directory, Nested, Node
 from ducc.convert.record import ImageRecord, UnreadableRecord
 from ducc.cvmfs.entry import Entry
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
+from ducc.image.manifest import Index, parse_manifest
 from ducc.image.reference import Reference
 from ducc.ingest.layer import LayerTree
-from ducc.publish.repository import Head, Repository
+from ducc.publish.repository import ForgedObject, Head, Repository
+from ducc.storage.base import ObjectMissing
+
+log = logging.getLogger(__name__)
 
 
 class Published:
@@ -20,59 +28,119 @@ class Published:
 
     def __init__(self, repository: Repository, head: Head) -> None:
         self._repository, self._head = repository, head
+        self._unreadable: set[bytes] = set()
 
-    def image(self, reference: Reference) -> ImageRecord | None:
-        """The record of an image that is published whole: record, link and tree are there and agree."""
-        record = self.record(reference)
-        if record is None:
-            return None
-        link = self._repository.find(self._head, layout.public_link(reference))
-        target = layout.public_target(reference, record.config_digest)
-        if not isinstance(link, Entry) or link.symlink != target:
-            return None
-        bound = self.bound(layout.flat_image(record.config_digest))
-        layers = (self.bound(layout.layer_tree(digest)) for digest in record.layers)
-        return record if bound == record.image_tree and all(layers) else None
+    # --- images ---
 
-    def record(self, reference: Reference) -> ImageRecord | None:
-        """The record of an image, whether or not what it speaks of is there."""
-        path = layout.metadata_file(reference, "record.json")
-        data = self.file(path)
-        return None if data is None else ImageRecord.from_bytes(data, path)
+    def image(self, reference: Reference, build: str = layout.EVERY_CLIENT) -> ImageRecord | None:
+        """The record of an image, or of one build of it, that is published whole: all it speaks of is there."""
+        record = self.record(reference, build)
+        if record is None or not all(self.bound(layout.layer_tree(digest)) for digest in record.layers):
+            return None
+        return record if record.image_tree is None or self._is_shown(reference, record) else None
+
+    def record(self, reference: Reference, build: str = layout.EVERY_CLIENT) -> ImageRecord | None:
+        """The record of an image, or of one build of it, whether or not what it speaks of is there."""
+        path = layout.metadata_file(reference, "record.json", build)
+        return self._read_record(path, self._find(path))
+
+    def builds(self, reference: Reference) -> list[ImageRecord]:
+        """The records of all builds of an image, by name; of one that has the same for every client, that one."""
+        directories = self._children(self._find(layout.METADATA + layout.MULTIARCH))
+        names = [layout.EVERY_CLIENT, *sorted(name.decode() for name in directories)]
+        records = (self.record(reference, name) for name in names)
+        return [record for record in records if record is not None]
+
+    def index(self, reference: Reference) -> Index | None:
+        """The index that an image was published from."""
+        data = self.file(layout.metadata_file(reference, "index.json"))
+        try:
+            found = None if data is None else parse_manifest(data)
+        except DuccError:  # another version of this program could read it
+            return None
+        return found if isinstance(found, Index) else None
+
+    def records(self) -> Iterator[ImageRecord]:
+        """Every published image's record, each build's own, in the order of their paths."""
+        pending = [(layout.METADATA, self._find(layout.METADATA))]
+        while pending:
+            path, node = pending.pop()
+            children = self._children(node)
+            record = self._read_record(path + b"/record.json", children.get(b"record.json"))
+            if record is not None:
+                yield record
+            pending.extend((path + b"/" + name, children[name]) for name in sorted(children, reverse=True))
+
+    def _is_shown(self, reference: Reference, record: ImageRecord) -> bool:
+        """Does the public path lead to the tree that the record names?"""
+        shown = layout.public_target(reference, record.config_digest, record.build)
+        if self.link(layout.public_link(reference, record.build)) != shown:
+            return False
+        if record.build and self.link(layout.public_link(reference)) != layout.variant_target(reference):
+            return False
+        return self.bound(layout.flat_image(record.config_digest)) == record.image_tree
+
+    def _read_record(self, path: bytes, node: Node | None) -> ImageRecord | None:
+        try:
+            data = self._content(node)
+            return None if data is None else ImageRecord.from_bytes(data, path)
+        except (UnreadableRecord, ObjectMissing, ForgedObject) as error:
+            self._warn(path, error)
+            return None
+
+    # --- layers ---
 
     def layer(self, digest: Digest) -> LayerTree | None:
         """A published layer as it was ingested."""
         path = layout.layer_file(digest, "tree.json")
-        data = self.file(path)
-        if data is None or self.bound(layout.layer_tree(digest)) is None:
-            return None
         try:
-            return LayerTree.from_json(json.loads(data))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DuccError) as error:
-            raise UnreadableRecord(path) from error
+            data = self.file(path)
+            if data is None or self.bound(layout.layer_tree(digest)) is None:
+                return None
+            return _layer_tree(data, path)
+        except (UnreadableRecord, ObjectMissing, ForgedObject) as error:
+            self._warn(path, error)
+            return None
+
+    def layer_is_readable(self, digest: Digest) -> bool:
+        """False once `layer` has found that what is published of a layer is of no use."""
+        return layout.layer_file(digest, "tree.json") not in self._unreadable
+
+    # --- whatever stands there ---
 
     def bound(self, path: bytes) -> CatalogRef | None:
         """The root of the tree that is mounted at *path*."""
-        node = self._repository.find(self._head, path)
+        node = self._find(path)
         return node.ref if isinstance(node, Bind) else None
+
+    def link(self, path: bytes) -> bytes | None:
+        """What the symbolic link at *path* says."""
+        node = self._find(path)
+        return node.symlink if isinstance(node, Entry) and node.is_symlink else None
 
     def file(self, path: bytes) -> bytes | None:
         """The content of a file of the trunk."""
-        node = self._repository.find(self._head, path)
+        return self._content(self._find(path))
+
+    def _content(self, node: Node | None) -> bytes | None:
         return self._repository.read(node) if isinstance(node, Entry) and node.is_regular else None
 
-    def records(self) -> Iterator[ImageRecord]:
-        """Every published image's record, in the order of their paths."""
-        top = self._repository.find(self._head, layout.METADATA)
-        pending = [(layout.METADATA, top)]
-        while pending:
-            path, node = pending.pop()
-            if isinstance(node, Nested):
-                node = self._repository.catalogs.open_nested(node)
-            if not isinstance(node, Directory):
-                continue
-            record = node.children.get(b"record.json")
-            if isinstance(record, Entry):
-                record_path = path + b"/record.json"
-                yield ImageRecord.from_bytes(self._repository.read(record), record_path)
-            pending.extend((path + b"/" + name, node.children[name]) for name in sorted(node.children, reverse=True))
+    def _children(self, node: Node | None) -> dict[bytes, Node]:
+        if isinstance(node, Nested):
+            node = self._repository.catalogs.open_nested(node)
+        return node.children if isinstance(node, Directory) else {}
+
+    def _find(self, path: bytes) -> Node | None:
+        return self._repository.find(self._head, path)
+
+    def _warn(self, path: bytes, error: DuccError) -> None:
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            log.warning("published description unreadable, taken as not published: %s", error)
+
+
+def _layer_tree(data: bytes, path: bytes) -> LayerTree:
+    try:
+        return LayerTree.from_json(json.loads(data))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DuccError) as error:
+        raise UnreadableRecord(path) from error

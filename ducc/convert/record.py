@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.cvmfs.objectname import parse_hash
 from ducc.errors import DuccError
@@ -31,7 +32,8 @@ class ImageRecord:
     """One published image.
 
     *source_digest* is what the reference named (an index or a manifest): as long as it does, there is nothing to do.
-    *layers* are base first. *published_at* is unix seconds.
+    *layers* are base first. *published_at* is unix seconds. *image_tree* is None when only the layers are published.
+    *build* is its name in `ducc/layout.py`, if the image has one build for each platform.
     """
 
     reference: str
@@ -39,22 +41,26 @@ class ImageRecord:
     manifest_digest: Digest
     config_digest: Digest
     platform: str
-    image_tree: CatalogRef
+    image_tree: CatalogRef | None
     layers: tuple[Digest, ...]
     published_at: int
     publisher: str
     counters: Mapping[str, int]
     warnings: tuple[str, ...]
+    build: str = layout.EVERY_CLIENT
 
     def to_bytes(self) -> bytes:
+        tree = self.image_tree
         values = asdict(self) | {
             "schema": SCHEMA,
             "source_digest": str(self.source_digest),
             "manifest_digest": str(self.manifest_digest),
             "config_digest": str(self.config_digest),
-            "image_tree": {"root_hash": str(self.image_tree), "root_size": self.image_tree.size},
+            "image_tree": tree and {"root_hash": str(tree), "root_size": tree.size},
             "layers": [str(digest) for digest in self.layers],
         }
+        if self.build == layout.EVERY_CLIENT:
+            del values["build"]
         return to_json_bytes(values)
 
     @classmethod
@@ -75,7 +81,7 @@ class ImageRecord:
             "source_digest": Digest.parse(values["source_digest"]),
             "manifest_digest": Digest.parse(values["manifest_digest"]),
             "config_digest": Digest.parse(values["config_digest"]),
-            "image_tree": CatalogRef(parse_hash(tree["root_hash"]), tree["root_size"]),
+            "image_tree": None if tree is None else CatalogRef(parse_hash(tree["root_hash"]), tree["root_size"]),
             "layers": tuple(map(Digest.parse, values["layers"])),
             "warnings": tuple(values["warnings"]),
         })  # fmt: skip

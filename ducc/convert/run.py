@@ -7,32 +7,27 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
-from ducc import __version__, layout
-from ducc.catalog.schema import Counters
-from ducc.catalog.tree import Directory
-from ducc.catalog.writer import WrittenTree, write_tree
-from ducc.convert import apptainer
+from ducc.convert.assembly import Arrived, Assembly, FetchedBuild
+from ducc.convert.builds import Build, Failure, find_builds
 from ducc.convert.fetch import FetchHere, FetchLayer, ingest_into
-from ducc.convert.flat import flat_changes, with_apptainer_files
-from ducc.convert.layers import LayerChanges, LayerPool, check_diff_id
+from ducc.convert.layers import Got, LayerPool, LayerWish, check_diff_id
 from ducc.convert.observer import Observer
-from ducc.convert.plan import Convert, GiveUp, Keep, Step
+from ducc.convert.plan import Convert, GiveUp, Keep, Step, is_current
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
+from ducc.convert.report import Outcome, Report
 from ducc.convert.spool import Spool
+from ducc.convert.stop import Stop, Stopped, Threads, Watched
 from ducc.errors import DuccError, UnexpectedFailure
-from ducc.image.digest import Digest
-from ducc.ingest.graft import Layer, graft
 from ducc.ingest.index import ContentIndex
 from ducc.ingest.layer import LayerTree
-from ducc.publish.changes import BindTree, Change
+from ducc.publish.changes import Change
 from ducc.publish.commit import commit
 from ducc.publish.keys import SigningKeys
 from ducc.publish.repository import Head, Repository
-from ducc.registry.client import Image, Registry
+from ducc.registry.client import Registry
 
 log = logging.getLogger(__name__)
 
@@ -41,33 +36,11 @@ LAYERS_AT_A_TIME = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one image: granted (now or before), or *error*. *record* is set when it was published now."""
-
-    image: str
-    status: str  # "published", "unchanged", "failed"
-    error: DuccError | None = None
-    record: ImageRecord | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """*outcomes* in the order of the wishes; *revision* is the one made, or None when nothing was to be published."""
-
-    outcomes: tuple[Outcome, ...]
-    revision: int | None
-    seconds: float
-
-    @property
-    def failed(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.error is not None]
-
-
-@dataclass(frozen=True, slots=True)
 class Conversion:
     """All that turning wishes into a revision takes.
 
-    *workers* is the number of threads that compress and store; with *elsewhere*, layers are fetched by that instead.
+    *workers* is the number of threads that compress and store; with *elsewhere*, layers are fetched by that instead,
+    but for those that need credentials of their own.
     """
 
     repository: Repository
@@ -79,6 +52,7 @@ class Conversion:
     workers: int
     elsewhere: FetchLayer | None = None
     clock: Callable[[], float] = time.time
+    stop: Stop = field(default_factory=Stop)
 
     def run(self, steps: Sequence[Step], head: Head) -> Report:
         """Grant what can be granted, in one revision on top of the newest one; *head* is what *steps* were made for."""
@@ -88,130 +62,105 @@ class Conversion:
         revision = None
         with self.repository.store.session():  # also without work: it removes what killed publishers have left
             if wanted:
-                granted, changes = self._prepare(wanted, Published(self.repository, head), outcomes)
-                if granted:
+                changes = self._prepare(wanted, Published(self.repository, head), outcomes)
+                if changes:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
                     self._forget_blobs(outcomes.values())
         ordered = tuple(outcomes.get(step) or _without_work(step) for step in steps)
         for outcome in ordered:
-            self.observer.image(outcome.image, outcome.status, _reason(outcome))
-        return Report(ordered, revision, time.monotonic() - started)
+            self.observer.image(outcome.image, outcome.status, outcome.reason)
+        return Report(ordered, revision, time.monotonic() - started, self.stop.is_set)
 
-    def _prepare(
-        self, wanted: Sequence[Convert], published: Published, outcomes: dict[Step, Outcome]
-    ) -> tuple[int, list[Change]]:
-        """Write the trees of all images that can be had; return how many there are, and what is to be committed."""
+    def _prepare(self, wanted: Sequence[Convert], published: Published, outcomes: dict[Step, Outcome]) -> list[Change]:
+        """Write the trees of all images that can be had; return what is to be committed."""
         changes: list[Change] = []
-        granted = 0
         with (
             ThreadPoolExecutor(self.workers, "store") as workers,
-            ThreadPoolExecutor(LAYERS_AT_A_TIME, "layer") as fetchers,
-            ThreadPoolExecutor(IMAGES_AT_A_TIME, "image") as images,
+            Threads(LAYERS_AT_A_TIME, "layer", self.stop) as fetchers,
+            Threads(IMAGES_AT_A_TIME, "image", self.stop) as images,
         ):
-            pool = LayerPool(published, self.elsewhere or self._fetch_here(workers), fetchers)
-            assembly = _Assembly(self.repository, published, int(self.clock()))
-            fetched = [(step, images.submit(self._fetch, step, pool)) for step in wanted]
-            for step, future in fetched:
+            pool = LayerPool(published, self._fetch_layer(workers), fetchers)
+            assembly = Assembly(self.repository, published, int(self.clock()))
+            under_way = [(step, images.submit(self._fetch, step, pool, published)) for step in wanted]
+            for step, future in under_way:
+                image = str(step.reference)
+                ignored = step.settings.ignore_errors
                 try:
-                    record, image_changes = assembly.image(step, *future.result())
+                    outcomes[step], image_changes = assembly.image(step, self.stop.result(future))
+                except Stopped:
+                    outcomes[step] = Outcome(image, "stopped")
                 except DuccError as error:
-                    outcomes[step] = Outcome(str(step.reference), "failed", error)
+                    outcomes[step] = Outcome(image, "failed", error, ignored=ignored)
                 except Exception as error:  # a fault of ours in one wish must not cost the others
-                    log.error("unexpected failure: image=%s", step.reference, exc_info=error)
-                    outcomes[step] = Outcome(str(step.reference), "failed", UnexpectedFailure(error))
+                    log.error("unexpected failure: image=%s", image, exc_info=error)
+                    outcomes[step] = Outcome(image, "failed", UnexpectedFailure(error), ignored=ignored)
                 else:
-                    outcomes[step] = Outcome(str(step.reference), "published", record=record)
                     changes += image_changes
-                    granted += 1
-        return granted, [*assembly.layers.changes(), *changes]
+        return [*assembly.layers.changes(), *changes] if changes else []
 
-    def _fetch_here(self, workers: Executor) -> FetchLayer:
+    def _fetch_layer(self, workers: Executor) -> Callable[[LayerWish], LayerTree]:
         ingest = ingest_into(self.repository, self.index, workers)
-        return FetchHere(self.registry, self.spool, ingest, self.observer)
+        watched = Watched(self.observer, self.stop)
+
+        def fetch(wanted: LayerWish) -> LayerTree:
+            here = FetchHere(self.registry.using(wanted.credentials), self.spool, ingest, watched)
+            way = here if wanted.credentials is not None or self.elsewhere is None else self.elsewhere
+            return way(wanted.reference, wanted.descriptor, wanted.diff_id)
+
+        return fetch
 
     def _forget_blobs(self, outcomes: Iterable[Outcome]) -> None:
         """What is published need not be fetched again, so its blobs need not be kept."""
         for outcome in outcomes:
-            if outcome.record is not None:
-                self.spool.forget(outcome.record.layers)
+            for record in outcome.records:
+                self.spool.forget(record.layers)
 
-    def _fetch(self, step: Convert, pool: LayerPool) -> tuple[Image, list[LayerTree]]:
-        """Resolve one image, and get all of its layers."""
-        image = self.registry.resolve(step.reference)
-        pairs = list(zip(image.manifest.layers, image.config.diff_ids, strict=True))
-        biggest_first = sorted(range(len(pairs)), key=lambda number: -pairs[number][0].size)  # it takes longest
-        waits = {number: pool.request(step.reference, *pairs[number]) for number in biggest_first}
-        layers = [waits[number]() for number in range(len(pairs))]
-        for layer, (_, diff_id) in zip(layers, pairs, strict=True):
-            check_diff_id(layer, diff_id)
-        return image, layers
-
-
-class _Assembly:
-    """Grafts images, one after the other, and collects what is to be published of them and their layers."""
-
-    def __init__(self, repository: Repository, published: Published, now: int) -> None:
-        self._repository, self._now = repository, now
-        self.layers = LayerChanges(published)
-
-    def image(self, step: Convert, image: Image, layers: list[LayerTree]) -> tuple[ImageRecord, list[Change]]:
-        """Write the trees of one image; return its record, and what is to be committed for it."""
-        catalogs = self._repository.catalogs
-        stack = [Layer(str(layer.digest), catalogs.load(layer.ref), layer.notes) for layer in layers]
-        root, completed = graft(stack, catalogs)
-        warnings = [*image.warnings, *_config_warnings(image)]
-        for layer, one, tree in zip(layers, stack, completed, strict=True):
-            warnings += [f"layer {layer.digest}: left out {count} × {why}" for why, count in layer.dropped.items()]
-            warnings += self.layers.add(layer, partial(self._completed, layer, one.root, tree), image.config.created)
-        written = self._write(with_apptainer_files(root, image.config, self._repository))
-        for layer in layers:
-            self.layers.add_origin(layer, image.config.digest)
-        record = self._record(step, image, written, warnings)
-        return record, [BindTree(layout.flat_image(image.config.digest), written), *flat_changes(image, record)]
-
-    def _completed(self, layer: LayerTree, root: Directory, completed: Directory) -> WrittenTree:
-        """Write a layer's completed tree; most have nothing to complete, and are written already."""
-        if completed is root:
-            return WrittenTree(layer.ref, root.entry, layer.counters)
-        return self._write(completed)
-
-    def _write(self, tree: Directory) -> WrittenTree:
-        return write_tree(tree, self._repository.catalogs, self._repository.settings.split_policy)
-
-    def _record(self, step: Convert, image: Image, tree: WrittenTree, warnings: list[str]) -> ImageRecord:
-        source: Digest = image.index.digest if image.index else image.manifest.digest
-        return ImageRecord(
-            reference=str(step.reference),
-            source_digest=source,
-            manifest_digest=image.manifest.digest,
-            config_digest=image.config.digest,
-            platform=str(image.config.platform),
-            image_tree=tree.ref,
-            layers=tuple(descriptor.digest for descriptor in image.manifest.layers),
-            published_at=self._now,
-            publisher=f"ducc {__version__}",
-            counters=_counted(tree.counters),
-            warnings=tuple(dict.fromkeys(warnings)),
-        )
+    def _fetch(self, step: Convert, pool: LayerPool, published: Published) -> Arrived:
+        """Resolve one image, and get all layers of those of its builds that are not published yet."""
+        found = find_builds(step, self.registry.using(step.settings.credentials))
+        arrived = Arrived(found, time.monotonic())
+        under_way: list[tuple[Build, Callable[[], list[Got]]]] = []
+        for build in found.builds:
+            if build.name and (record := _as_published(step, build, published)):
+                arrived.current.append(record)
+            else:
+                under_way.append((build, _request(step, build, pool)))
+        for build, wait in under_way:
+            try:
+                arrived.fetched.append(FetchedBuild(build, wait()))
+            except DuccError as error:
+                if found.is_for_all_clients:
+                    raise
+                arrived.failures.append(Failure(build.platform, error))
+        return arrived
 
 
-def _reason(outcome: Outcome) -> str:
-    """Why it failed, without the name of the image, which is said before."""
-    return str(outcome.error or "").removeprefix(f"{outcome.image}: ")
+def _as_published(step: Convert, build: Build, published: Published) -> ImageRecord | None:
+    """The record of a build that needs no work: an earlier pass failed only with others of its image."""
+    record = published.image(step.reference, build.name)
+    if is_current(record, step.source_digest, step.settings):
+        return record if record.manifest_digest == build.image.manifest.digest else None
+    return None
+
+
+def _request(step: Convert, build: Build, pool: LayerPool) -> Callable[[], list[Got]]:
+    """Let all layers of a build be on their way, the biggest first, since it takes longest."""
+    pairs = list(zip(build.image.manifest.layers, build.image.config.diff_ids, strict=True))
+    wishes = [LayerWish(step.reference, *pair, step.settings.credentials) for pair in pairs]
+    biggest_first = sorted(range(len(wishes)), key=lambda number: -wishes[number].descriptor.size)
+    waits = {number: pool.request(wishes[number]) for number in biggest_first}
+
+    def wait() -> list[Got]:
+        layers = [waits[number]() for number in range(len(wishes))]
+        for layer, wish in zip(layers, wishes, strict=True):
+            check_diff_id(layer.tree, wish.diff_id)
+        return layers
+
+    return wait
 
 
 def _without_work(step: Step) -> Outcome:
     if isinstance(step, Keep):
         return Outcome(str(step.reference), "unchanged")
     assert isinstance(step, GiveUp)
-    return Outcome(step.wish, "failed", step.error)
-
-
-def _config_warnings(image: Image) -> list[str]:
-    return [
-        f"environment name {name!r} is none for a shell; left out" for name in apptainer.unusable_names(image.config)
-    ]
-
-
-def _counted(counters: Counters) -> dict[str, int]:
-    return {name: value for name, value in counters._asdict().items() if not name.startswith("external")}
+    return Outcome(step.wish, "failed", step.error, ignored=step.ignored)

@@ -1,5 +1,6 @@
 """A registry, a repository and somebody who converts from one into the other, all in this process."""
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,11 @@ from ducc.catalog.tree import Bind
 from ducc.convert.observer import Unobserved
 from ducc.convert.plan import Step, plan
 from ducc.convert.published import Published
-from ducc.convert.run import Conversion, Report
+from ducc.convert.record import ImageRecord
+from ducc.convert.report import Report
+from ducc.convert.run import Conversion
 from ducc.convert.spool import Spool
+from ducc.convert.stop import Stop
 from ducc.image.reference import Reference
 from ducc.ingest.index import ContentIndex
 from ducc.publish.repository import Repository
@@ -30,8 +34,9 @@ def noise(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def wishlist(*wishes: str, fqrn: str = FQRN) -> Wishlist:
-    lines = "".join(f"  - {wish}\n" for wish in wishes)
+def wishlist(*wishes: str | dict[str, object], fqrn: str = FQRN) -> Wishlist:
+    """Wishes as lines of text, or as mappings with settings."""
+    lines = "".join(f"  - {wish if isinstance(wish, str) else json.dumps(wish)}\n" for wish in wishes)
     return parse_wishlist(f"version: 1\ncvmfs_repo: {fqrn}\ninput:\n{lines}".encode(), "w.yaml")
 
 
@@ -60,11 +65,12 @@ class Desk:
         self.server.hold_image(image, tag, name)
         return self.server.reference(f":{tag}", name)
 
-    def plan(self, *wishes: str) -> list[Step]:
+    def plan(self, *wishes: str | dict[str, object]) -> list[Step]:
+        written = wishlist(*wishes)
         with ThreadPoolExecutor(4) as askers:
-            return plan([wishlist(*wishes)], self.published(), self.registry, askers)
+            return plan([*written.wishes, *written.broken], self.published(), self.registry, askers, Stop())
 
-    def convert(self, *wishes: str, workers: int = 2) -> Report:
+    def convert(self, *wishes: str | dict[str, object], workers: int = 2) -> Report:
         return self.run(self.plan(*wishes), workers)
 
     def run(self, steps: Iterable[Step], workers: int = 2) -> Report:
@@ -88,8 +94,8 @@ class Desk:
         fresh = Repository(self.repository.fqrn, self.store)
         return Published(fresh, fresh.head())
 
-    def record(self, wish: str):
-        return self.published().image(Reference.parse(wish))
+    def record(self, wish: str, build: str = "") -> ImageRecord | None:
+        return self.published().image(Reference.parse(wish), build)
 
     def trees(self) -> dict[bytes, CatalogRef]:
         """All that is bound, by path."""

@@ -42,7 +42,7 @@ def test_what_is_published_is_kept_for_one_request(table: Desk):
     wish = table.hold(ONE)
     table.convert(wish)
     table.server.seen.clear()
-    assert table.plan(wish) == [Keep(Reference.parse(wish))]
+    assert table.plan(wish) == [Keep(Reference.parse(wish), step_digest(ONE))]
     assert len(table.server.seen) == 1
 
 
@@ -58,7 +58,7 @@ def test_a_digest_of_what_is_published_is_kept_without_asking(table: Desk):
     wish = table.server.reference(f"@{builders.sha256(ONE.manifest)}")
     table.convert(wish)
     table.server.seen.clear()
-    assert table.plan(wish) == [Keep(Reference.parse(wish))]
+    assert table.plan(wish) == [Keep(Reference.parse(wish), step_digest(ONE))]
     assert table.server.seen == []
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from ducc import layout
 from ducc.catalog.tree import Bind, entry_of, find
-from ducc.convert import run as running
-from ducc.convert.layers import LayerPool
+from ducc.convert import assembly
+from ducc.convert.layers import LayerPool, LayerWish
 from ducc.convert.observer import LayerProgress, Unobserved
 from ducc.convert.plan import Convert, GiveUp, Keep
-from ducc.convert.run import UnexpectedFailure
+from ducc.errors import UnexpectedFailure
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.layer.entries import DiffIdMismatch
@@ -214,14 +214,14 @@ def test_when_nothing_can_be_granted_nothing_is_published(table: Desk):
 
 def test_a_fault_of_ours_in_one_image_costs_that_image_alone(caplog, monkeypatch, table: Desk):
     wishes = [table.hold(image, f"t{number}") for number, image in enumerate(IMAGES[:3])]
-    real = running.with_apptainer_files
+    real = assembly.with_apptainer_files
 
     def with_apptainer_files(root, config, repository):
         if config.cmd == ("run", "1"):
             raise ZeroDivisionError("oh")
         return real(root, config, repository)
 
-    monkeypatch.setattr(running, "with_apptainer_files", with_apptainer_files)
+    monkeypatch.setattr(assembly, "with_apptainer_files", with_apptainer_files)
     report = table.convert(*wishes)
     assert statuses(report) == ["published", "failed", "published"]
     assert isinstance(report.failed[0].error, UnexpectedFailure)
@@ -233,14 +233,14 @@ def test_a_fault_of_ours_in_one_image_costs_that_image_alone(caplog, monkeypatch
 
 def test_a_fault_of_ours_while_fetching_costs_that_image_alone(caplog, monkeypatch, table: Desk):
     wishes = [table.hold(image, f"t{number}", f"n/{number}") for number, image in enumerate(IMAGES[:3])]
-    real = table.registry.resolve
+    real = table.registry.resolve_platforms
 
-    def resolve(reference):
+    def resolve_platforms(reference, *which):
         if reference.repository == "n/1":
             raise RuntimeError("unforeseen")
-        return real(reference)
+        return real(reference, *which)
 
-    monkeypatch.setattr(table.registry, "resolve", resolve)
+    monkeypatch.setattr(table.registry, "resolve_platforms", resolve_platforms)
     assert statuses(table.convert(*wishes)) == ["published", "failed", "published"]
 
 
@@ -324,20 +324,22 @@ def test_a_pool_gives_a_layer_once_to_any_number_who_ask_at_once():
         def layer(self, digest):
             return None
 
-    def fetch(reference, descriptor, diff_id):
-        made.append(descriptor)
+    def fetch(wanted):
+        made.append(wanted.descriptor)
         return "tree"
 
     descriptor = SimpleNamespace(digest=Digest.of(b""))
-    reference = SimpleNamespace(registry="r", repository="n")
+    reference = Reference.parse("registry.example.org/some/image:tag")
     with ThreadPoolExecutor(2) as fetchers, ThreadPoolExecutor(8) as askers:
         pool = LayerPool(Nothing(), fetch, fetchers)
 
         def ask(_):
             barrier.wait()
-            return pool.request(reference, descriptor, Digest.of(b"x"))()
+            return pool.request(LayerWish(reference, descriptor, Digest.of(b"x")))()
 
-        assert list(askers.map(ask, range(8))) == ["tree"] * 8
+        got = list(askers.map(ask, range(8)))
+    assert [one.tree for one in got] == ["tree"] * 8
+    assert [one.fetched for one in got].count(True) == 1
     assert len(made) == 1
 
 
