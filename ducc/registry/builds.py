@@ -95,13 +95,10 @@ class Builds:
 
     def _entries(self, index: Index, depth: int) -> Iterator[Descriptor]:
         """The builds of an index and of those in it, each once."""
-        seen: set[Digest] = set()
-        for entry in index.manifests:
-            if is_attestation(entry) or entry.digest in seen:
-                continue
-            seen.add(entry.digest)
-            if len(seen) > MAX_BUILDS:
-                raise UnsupportedImage(f"{self._reference}: an index of more than {MAX_BUILDS} builds")
+        entries = {entry.digest: entry for entry in reversed(index.manifests) if not is_attestation(entry)}
+        if len(entries) > MAX_BUILDS:
+            raise UnsupportedImage(f"{self._reference}: an index of more than {MAX_BUILDS} builds")
+        for entry in reversed(entries.values()):
             inner = self._part(entry) if entry.is_index else None
             if isinstance(inner, Index):
                 self._refuse_depth(depth)

@@ -152,10 +152,10 @@ class Counter:
         with self._guard:
             now = self._clock()
             if status not in _BUSY:
-                if status < 500 and asked_at >= self._closed_at:
+                if status < 500 and asked_at > self._closed_at:
                     self._refusals = 0
                 return
-            if asked_at >= self._closed_at:
+            if asked_at > self._closed_at:
                 self._refusals = min(self._refusals + 1, 16)
                 self._closed_at = now
             longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self._refusals - 1))

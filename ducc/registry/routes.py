@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ducc.errors import DuccError
-from ducc.image.digest import Digest
+from ducc.image.digest import Digest, DigestMismatch
 from ducc.image.reference import Reference
 from ducc.registry.area import known_as
 from ducc.registry.auth import Authorizer
@@ -89,16 +89,18 @@ class Routes:
             try:
                 return ask(route)
             except DuccError as error:
-                self._pass_over(route, error)
+                self._pass_over(route, digest, error)
         return ask(home)
 
     def distrust(self, route: Route, digest: Digest) -> None:
         """Never ask that mirror for *digest* again: it sent something else."""
-        log.warning("mirror sent wrong bytes: image=%s digest=%s", route.reference, digest)
         with self._guard:
+            if (route.place, digest) in self._distrusted:
+                return
             if len(self._distrusted) >= MAX_DISTRUSTED:
                 self._distrusted.clear()
             self._distrusted.add((route.place, digest))
+        log.warning("mirror sent wrong bytes: image=%s digest=%s", route.reference, digest)
 
     def _home(self, reference: Reference, name: str | None) -> Route:
         self._refuse_plain(reference)
@@ -145,10 +147,15 @@ class Routes:
             resting = self._resting.get(route.place, 0.0) > self._clock()
             return resting or (digest is not None and (route.place, digest) in self._distrusted)
 
-    def _pass_over(self, route: Route, error: DuccError) -> None:
-        if not error.retryable and not isinstance(error, Untrusted):
+    def _pass_over(self, route: Route, digest: Digest | None, error: DuccError) -> None:
+        if isinstance(error, DigestMismatch) and digest is not None:
+            self.distrust(route, digest)
+        elif not error.retryable and not isinstance(error, Untrusted):
             log.info("mirror passed over: error=%s", error)
-            return
+        else:
+            self._let_rest(route, error)
+
+    def _let_rest(self, route: Route, error: DuccError) -> None:
         with self._guard:
             news = self._resting.get(route.place, 0.0) <= self._clock()
             self._resting[route.place] = self._clock() + MIRROR_REST_SECONDS

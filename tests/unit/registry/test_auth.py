@@ -1,7 +1,12 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ducc.errors import DuccError
 from ducc.image.reference import Reference
 from ducc.registry.auth import (
     MAX_CHALLENGES,
@@ -13,7 +18,7 @@ from ducc.registry.auth import (
     read_token,
 )
 from ducc.registry.credentials import AccessDenied, Credential, Credentials
-from ducc.transport import Reply
+from ducc.transport import HttpStatus, Reply, TemporaryStatus
 
 IMAGE = Reference.parse("https://registry.example.org/group/image:1")
 BEARER = 'Bearer realm="https://auth.example.org/token",service="registry",scope="repository:group/image:pull"'
@@ -180,8 +185,8 @@ class TokenServer:
         self.asked: list[tuple[str, dict]] = []
         self.expires_in = expires_in
 
-    def fetch(self, url: str, *, limit: int, headers: dict) -> Reply:
-        self.asked.append((url, headers))
+    def fetch(self, url: str, *, limit: int, headers: dict | None = None, method: str = "GET", form=None) -> Reply:
+        self.asked.append((url, form if method == "POST" else headers))
         return Reply(200, {}, url, b'{"token":"t%d","expires_in":%d}' % (len(self.asked), self.expires_in))
 
 
@@ -271,3 +276,81 @@ def test_basic_sends_the_credentials_that_are_meant_for_the_registry():
 def test_without_credentials_or_a_known_scheme_there_is_no_way_in(challenge):
     with pytest.raises(AccessDenied, match="registry asks"):
         authorizer(TokenServer()).answer(IMAGE, challenge, {})
+
+
+IDENTITY = Credential("registry.example.org", "", "refr3sh", is_identity_token=True)
+
+
+def test_an_identity_token_is_exchanged_in_a_form_and_stands_in_no_url():
+    server = TokenServer()
+    assert authorizer(server, IDENTITY).answer(IMAGE, BEARER, {}) == {"Authorization": "Bearer t1"}
+    ((url, form),) = server.asked
+    assert url == "https://auth.example.org/token"
+    assert form == {
+        "service": "registry",
+        "scope": "repository:group/image:pull",
+        "grant_type": "refresh_token",
+        "refresh_token": "refr3sh",
+        "client_id": "ducc",
+    }
+
+
+def test_an_identity_token_is_no_password():
+    with pytest.raises(AccessDenied, match="user name and password"):
+        authorizer(TokenServer(), IDENTITY).answer(IMAGE, 'Basic realm="x"', {})
+
+
+class SlowServer(TokenServer):
+    """Answers when told to, and then as it was told to."""
+
+    def __init__(self, error: DuccError | None = None) -> None:
+        super().__init__()
+        self.may_answer, self.error = threading.Event(), error
+
+    def fetch(self, *arguments, **options) -> Reply:
+        self.may_answer.wait(10)
+        reply = super().fetch(*arguments, **options)
+        if self.error is not None:
+            raise self.error
+        return reply
+
+
+@pytest.mark.parametrize("credential", [IDENTITY, Credential("registry.example.org", "me", "s3cret")])
+@pytest.mark.parametrize("status", [None, 400, 401, 503])
+def test_of_many_that_wait_one_asks_and_all_hear_what_it_hears(credential, status):
+    kinds = {None: None, 503: TemporaryStatus("https://t", 503, None)}
+    error = kinds.get(status, HttpStatus("https://t", status or 0))
+    server = SlowServer(error)
+    waiter = authorizer(server, credential)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(waiter.answer, IMAGE, BEARER, {}) for _ in range(8)]
+        while not any(one.running() for one in waiting) or waiter._asking == {}:
+            time.sleep(0.001)
+        time.sleep(0.05)  # for the others to get in line
+        server.may_answer.set()
+        outcomes = [one.exception() or one.result() for one in waiting]
+    assert len(server.asked) == 1
+    if error is None:
+        assert outcomes == [{"Authorization": "Bearer t1"}] * 8
+    else:
+        expected = TemporaryStatus if status == 503 else AccessDenied
+        assert {type(one) for one in outcomes} == {expected}
+        assert all("s3cret" not in str(one) and "refr3sh" not in str(one) for one in outcomes)
+
+
+def test_after_a_failure_the_next_one_asks_anew():
+    server = SlowServer(HttpStatus("https://t", 401))
+    server.may_answer.set()
+    waiter = authorizer(server, IDENTITY)
+    with pytest.raises(AccessDenied, match="refuses the credentials"):
+        waiter.answer(IMAGE, BEARER, {})
+    server.error = None
+    assert waiter.answer(IMAGE, BEARER, {}) == {"Authorization": "Bearer t2"}
+
+
+def test_a_private_token_server_is_asked_only_if_the_operator_names_it():
+    realm = "https://10.1.2.3/token"
+    assert checked_realm(realm, IMAGE, ["10.1.2.3"]).geturl() == realm
+    for other in ("https://10.1.2.4/token", "http://10.1.2.3/token"):
+        with pytest.raises(RefusedRealm):
+            checked_realm(other, IMAGE, ["10.1.2.3"])
