@@ -7,7 +7,7 @@ Images wait in lanes, so that what is small never waits for what is big, and wha
 from collections.abc import Iterable
 from enum import StrEnum
 
-from ducc.daemon.state import ImageState, Status
+from ducc.daemon.state import ImageState
 
 FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 15 * 60.0
@@ -53,8 +53,8 @@ def lane_of(image: ImageState) -> Lane:
 
 
 def next_batch(images: Iterable[ImageState], lane: Lane) -> list[ImageState]:
-    """The images that are granted next in *lane*, together, in one revision; none when none waits there."""
-    waiting = [image for image in images if image.status is Status.PENDING and lane_of(image) is lane]
+    """Those of the waiting *images* that are granted next in *lane*, together, in one revision; perhaps none."""
+    waiting = [image for image in images if lane_of(image) is lane]
     batch: list[ImageState] = []
     size = 0
     for image in sorted(waiting, key=lambda image: (-image.priority, image.since, image.image)):

@@ -79,11 +79,6 @@ def test_higher_priority_first_then_who_waited_longest_then_by_name():
     assert [one.image for one in next_batch(waiting, Lane.QUICK)] == ["b", "aa", "c", "a"]
 
 
-def test_only_what_is_pending_is_taken():
-    waiting = [image("granted", status=Status.GRANTED), image("failing", status=Status.FAILING)]
-    assert [next_batch(waiting, lane) for lane in Lane] == [[], [], []]
-
-
 def test_big_images_go_one_revision_each():
     waiting = [image("first", 2 * GB, since=1), image("second", 2 * GB, since=2)]
     assert [one.image for one in next_batch(waiting, Lane.SLOW)] == ["first"]
