@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         values = {"repository": arguments.fqrn, "revision": head.manifest.revision, "images": images}
         sys.stdout.buffer.write(to_json_bytes(values))
         return 0
-    images = len({record.reference for record in records})
-    print(f"{arguments.fqrn}, revision {head.manifest.revision}: {images} images")
+    count = len({record.reference for record in records})
+    print(f"{arguments.fqrn}, revision {head.manifest.revision}: {count} images")
     for record in records:
         print(_line(record))
     return 0

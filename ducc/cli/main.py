@@ -1,6 +1,6 @@
 """The command `ducc`: argv → command, error → exit status.
 
-Every command is a module of this package with `add_arguments(parser)` and `run(arguments) -> exit status`; only the
+Every command, but for aliases, is a module of this package with `add_arguments(parser)` and `run(arguments) -> exit status`; only the
 one that is asked for is imported.
 """
 
@@ -19,12 +19,15 @@ COMMANDS = {
     "whitelist": "renew the list of certificates that clients believe",
     "convert": "publish what wishlists ask for",
     "convert-single-image": "publish one image",
+    "download-manifest": "print the manifest or index that an image name stands for",
+    "get-manifest": "do the same as download-manifest",
     "images": "list the images that a repository holds",
     "check": "verify a whole repository",
     "serve": "offer repositories of a local store over HTTP",
     "mount": "mount a repository",
     "umount": "unmount a repository",
 }
+ALIASES = {"get-manifest": "download-manifest"}
 INTERRUPTED = 130
 
 
@@ -55,7 +58,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
         subparser.add_argument("--config", metavar="FILE", type=Path, help="settings, instead of options (YAML)")
         subparser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice: everything")
         if command == name:
-            module = importlib.import_module(f"ducc.cli.{command.replace('-', '_')}")
+            module = importlib.import_module(f"ducc.cli.{ALIASES.get(command, command).replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
             _apply_settings(subparser, words)
