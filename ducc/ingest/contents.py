@@ -19,6 +19,7 @@ from ducc.storage.base import ObjectStore
 BATCH_BYTES = 2 << 20
 BATCH_FILES = 256
 WAITING_BYTES = 24 << 20  # contents handed to workers and not yet stored
+WAITING_BATCHES = 64  # however small
 
 CHUNKED_ABOVE = MIN_BYTES  # larger contents are cut
 
@@ -95,7 +96,7 @@ class ContentWriter:
         self._running.append((self._workers.submit(self._store_batch, self._batch), self._batch_bytes))
         self._running_bytes += self._batch_bytes
         self._batch, self._batch_bytes = [], 0
-        while self._running_bytes > WAITING_BYTES:
+        while self._running_bytes > WAITING_BYTES or len(self._running) > WAITING_BATCHES:
             self._await_oldest()
 
     def _await_oldest(self) -> None:

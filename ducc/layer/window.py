@@ -2,6 +2,8 @@
 
 from ducc.layer.stream import READ_SIZE, Readable
 
+_WORTH_A_VIEW = READ_SIZE >> 3  # a view keeps all of its chunk in memory
+
 
 class Window:
     """Reads *source* from where it stands, a chunk at a time, and never beyond the chunk that is needed."""
@@ -32,9 +34,9 @@ class Window:
         return b"".join(parts)
 
     def view(self, length: int) -> bytes | memoryview:
-        """As `take`, but not a copy where one chunk has it all; the view keeps that chunk in memory."""
+        """As `take`, but no copy of what is big and in one chunk."""
         end = self._at + length
-        if end > len(self._chunk):
+        if length < _WORTH_A_VIEW or end > len(self._chunk):
             return self.take(length)
         data = memoryview(self._chunk)[self._at : end]
         self._at = end

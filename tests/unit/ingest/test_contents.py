@@ -204,3 +204,21 @@ def test_what_waits_is_bounded(store, index):
             assert writer._running_bytes <= contents.WAITING_BYTES + contents.BATCH_BYTES + 500
         writer.finish()
     assert len(sizes) == 300
+
+
+def test_however_small_contents_are_only_so_many_batches_wait(store, index, monkeypatch):
+    monkeypatch.setattr(contents, "WAITING_BATCHES", 5)
+    slow = threading.Event()
+    waiting = []
+
+    def compress(data):
+        slow.wait(0.001)
+        return COMPRESS(data)
+
+    with ThreadPoolExecutor(1) as one_worker:
+        writer = ContentWriter(store, compress, index, one_worker)
+        for number in range(200):
+            writer.add(b"%d" % number)
+            waiting.append(len(writer._running))
+        writer.finish()
+    assert max(waiting) == 5
