@@ -1,7 +1,7 @@
 """The command `ducc`: argv → command, error → exit status.
 
-Every command, but for aliases, is a module of this package with `add_arguments(parser)` and `run(arguments) -> exit status`; only the
-one that is asked for is imported.
+Every command that is no alias is a module of this package with `add_arguments(parser)` and `run(arguments) -> exit
+status`; only the one that is asked for is imported.
 """
 
 import argparse
@@ -21,6 +21,11 @@ COMMANDS = {
     "convert-single-image": "publish one image",
     "download-manifest": "print the manifest or index that an image name stands for",
     "get-manifest": "do the same as download-manifest",
+    "loop": "keep repositories equal to wishlists, for ever",
+    "status": "show what becomes of each wish",
+    "prune": "un-publish what nobody wishes for any more",
+    "lint": "look for faults in wishlists",
+    "check-image-syntax": "show how an image reference is read",
     "images": "list the images that a repository holds",
     "check": "verify a whole repository",
     "serve": "offer repositories of a local store over HTTP",
