@@ -1,0 +1,365 @@
+"""The daemon against a real registry: what it publishes, what it leaves alone, and how it ends."""
+
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ducc.daemon.state import read_state
+from tests.builders import Image, Layer, file, push
+from tests.console import SYSTEM_PATH
+from tests.end_to_end.published import repository
+from tests.registry import running_registry
+
+PATIENCE_SECONDS = 60
+SEED = 20261121
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A registry of this file's own, so that requests can be counted."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def made(tmp_path):
+    with repository(tmp_path / "made") as made:
+        yield made
+
+
+def image(number, size=1000):
+    data = random.Random(f"{SEED} {number}").randbytes(size)
+    return Image([Layer.of(file("common", b"the same in all")), Layer.of(file(f"etc/{number}", data))])
+
+
+def push_some(shelf, name, numbers):
+    return [push(shelf.host, name, f"v{number}", image(f"{name}{number}")) for number in numbers]
+
+
+def wish(shelf, name, tag):
+    return f"http://{shelf.host}/{name}:{tag}"
+
+
+def quoted(*wishes):
+    return [f"'{one}'" for one in wishes]
+
+
+class Daemon:
+    """`ducc loop` on a repository, and what it says of itself."""
+
+    def __init__(self, made, *words, state="state", **environment):
+        self.made = made
+        self.log = made.directory / f"loop-{time.monotonic_ns()}.log"
+        self.state = made.directory / state
+        options = [*made.publisher, "--state", self.state, "--interval", "1s", *words]
+        self.process = made.ducc.start("loop", *options, log=self.log, **environment)
+
+    def statuses(self):
+        found = read_state(self.state / f"{self.made.fqrn}.sqlite")
+        return {} if found is None else {one.image: one.status for one in found[0] if one.left_at is None}
+
+    def until(self, condition, seconds=PATIENCE_SECONDS):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"it ended: {self.output()}"
+            assert time.monotonic() < deadline, f"{self.statuses()}\n{self.output()}"
+            time.sleep(0.05)
+
+    def until_granted(self, *wishes):
+        self.until(lambda: self.statuses() == dict.fromkeys(wishes, "granted"))
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number=signal.SIGTERM):
+        """Its exit status, and how long it took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_SECONDS), time.monotonic() - started
+
+
+def names(made):
+    return sorted(one["image"] for one in made.images())
+
+
+def heads(shelf, name):
+    return [one for one in shelf.requests() if one.method == "HEAD" and f"/v2/{name}/manifests/" in one.path]
+
+
+def test_wildcards_are_granted_and_without_changes_there_is_no_revision_and_no_blob(shelf, made):
+    push_some(shelf, "still", range(5))
+    push(shelf.host, "still", "other", image("other"))
+    daemon = Daemon(made, made.wishlist(*quoted(wish(shelf, "still", "v*"))))
+    wishes = [wish(shelf, "still", f"v{number}") for number in range(5)]
+    daemon.until_granted(*wishes)
+    assert names(made) == wishes
+    revision, blobs, rounds = made.revision, len(shelf.blob_fetches()), len(heads(shelf, "still"))
+    daemon.until(lambda: len(heads(shelf, "still")) >= rounds + 15)  # three rounds more
+    assert (made.revision, len(shelf.blob_fetches())) == (revision, blobs)
+    assert daemon.stop()[0] == 0
+    assert "Traceback" not in daemon.output()
+    assert "no problems found" in made.check()
+
+
+def test_of_changed_tags_only_those_are_fetched(shelf, made):
+    push_some(shelf, "moving", range(6))
+    daemon = Daemon(made, made.wishlist(*quoted(wish(shelf, "moving", "*"))))
+    daemon.until_granted(*(wish(shelf, "moving", f"v{number}") for number in range(6)))
+    before = len(shelf.blob_fetches())
+    changed = [push(shelf.host, "moving", f"v{number}", image(f"changed {number}")) for number in (2, 4)]
+    push(shelf.host, "moving", "v6", image("new"))
+    daemon.until(lambda: len(daemon.statuses()) == 7 and set(daemon.statuses().values()) == {"granted"})
+    daemon.until(lambda: {one["config_digest"] for one in made.images()} >= configs("changed 2", "changed 4", "new"))
+    fetched = {one.path.rpartition("/")[2] for one in shelf.blob_fetches()[before:]}
+    known = {f"sha256:{digest}" for number in range(6) for digest in blobs_of(f"moving{number}")}
+    assert fetched.isdisjoint(known)
+    assert len(changed) == 2
+
+
+def configs(*numbers):
+    from tests.builders import sha256
+
+    return {sha256(image(number).config) for number in numbers}
+
+
+def blobs_of(number):
+    from tests.builders import sha256
+
+    return [sha256(blob).removeprefix("sha256:") for blob in image(number).blobs]
+
+
+def test_one_wish_that_fails_stops_no_other_and_is_granted_when_it_can_be(shelf, made):
+    push_some(shelf, "partly", range(2))
+    missing = wish(shelf, "partly", "later")
+    wishes = [wish(shelf, "partly", f"v{number}") for number in range(2)]
+    daemon = Daemon(made, made.wishlist(*wishes, missing))
+    daemon.until(lambda: daemon.statuses() == {**dict.fromkeys(wishes, "granted"), missing: "failing"})
+    push(shelf.host, "partly", "later", image("later"))
+    daemon.until_granted(*wishes, missing)
+    assert daemon.output().count("wish fails") == 1
+
+
+def test_killed_at_any_moment_it_goes_on_and_publishes_nothing_twice(shelf, made):
+    push_some(shelf, "killed", range(8))
+    wishlist = made.wishlist(*quoted(wish(shelf, "killed", "*")))
+    dice = random.Random(SEED)
+    for _ in range(6):
+        daemon = Daemon(made, wishlist)
+        time.sleep(dice.uniform(0.5, 2.5))
+        daemon.process.kill()
+        daemon.process.wait()
+    daemon = Daemon(made, wishlist)
+    wishes = [wish(shelf, "killed", f"v{number}") for number in range(8)]
+    daemon.until_granted(*wishes)
+    revision = made.revision
+    assert names(made) == wishes
+    assert daemon.stop()[0] == 0
+    again = Daemon(made, wishlist, state="another")  # the state is a cache
+    again.until_granted(*wishes)
+    assert made.revision == revision
+    assert "no problems found" in made.check()
+
+
+@contextmanager
+def slow_registry(upstream, seconds_a_chunk=0.2):
+    """The registry behind it, with blobs as slow as that for 64 KB."""
+    import requests
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            reply = requests.request(self.command, f"{upstream}{self.path}", headers=headers, timeout=60)
+            self.send_response(reply.status_code)
+            for name, value in reply.headers.items():
+                if name.lower() not in ("connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            for at in range(0, len(reply.content) if self.command == "GET" else 0, 65536):
+                if "/blobs/" in self.path and len(reply.content) > 65536:
+                    time.sleep(seconds_a_chunk)
+                try:
+                    self.wfile.write(reply.content[at : at + 65536])
+                except OSError:
+                    return
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_big_pull_ends_it_within_ten_seconds_and_the_rest_is_fetched_later(
+    shelf, made, number
+):
+    push(shelf.host, "big", "1", image("big", 20 << 20))
+    with slow_registry(shelf.url) as host:
+        slow = f"http://{host}/big:1"
+        daemon = Daemon(made, made.wishlist(slow))
+        spool = made.directory / "publisher" / made.fqrn / "blobs"
+        daemon.until(lambda: spool.exists() and any(one.stat().st_size > 100_000 for one in spool.iterdir()))
+        status, seconds = daemon.stop(number)
+        assert (status, seconds < 10) == (0, True), (status, seconds, daemon.output())
+        assert made.revision == 1
+        assert any(one.stat().st_size > 100_000 for one in spool.iterdir())  # what came is kept
+    assert "no problems found" in made.check()
+
+
+def test_a_small_new_image_does_not_wait_behind_a_big_one(shelf, made, monkeypatch):
+    push(shelf.host, "huge", "1", image("huge", 280 << 20))
+    push(shelf.host, "tiny", "1", image("tiny"))
+    with slow_registry(shelf.url) as host:
+        huge, tiny = f"http://{host}/huge:1", wish(shelf, "tiny", "1")
+        daemon = Daemon(made, made.wishlist(huge, tiny))
+        daemon.until(lambda: daemon.statuses() == {huge: "pending", tiny: "granted"})
+        assert names(made) == [tiny]
+        assert daemon.stop()[1] < 10
+
+
+def test_sighup_reloads_at_once_and_a_bad_list_leaves_the_last_good_one(shelf, made):
+    push_some(shelf, "reload", range(2))
+    wishlist = made.wishlist(wish(shelf, "reload", "v0"))
+    good = wishlist.read_text()
+    daemon = Daemon(made, wishlist, "--interval", "1h")
+    daemon.until_granted(wish(shelf, "reload", "v0"))
+    wishlist.write_text(good + "input: twice\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: "the last good one counts" in daemon.output())
+    assert daemon.statuses() == {wish(shelf, "reload", "v0"): "granted"}
+    wishlist.write_text(good + f"  - {wish(shelf, 'reload', 'v1')}\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until_granted(wish(shelf, "reload", "v0"), wish(shelf, "reload", "v1"))
+    assert daemon.stop()[0] == 0
+
+
+def test_a_second_daemon_is_refused_until_the_first_has_gone(shelf, made):
+    push_some(shelf, "claimed", range(1))
+    wishlist = made.wishlist(wish(shelf, "claimed", "v0"))
+    daemon = Daemon(made, wishlist)
+    daemon.until_granted(wish(shelf, "claimed", "v0"))
+    second = made.ducc("loop", wishlist, *made.publisher, "--state", made.directory / "other", status=34)
+    assert f"process {daemon.process.pid} on" in second.stderr
+    assert "Traceback" not in second.stderr
+    daemon.process.kill()
+    daemon.process.wait()
+    third = Daemon(made, wishlist)
+    third.until(lambda: "ready:" in third.output())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("version: 1\ninput: [", 2), (None, 2), ("version: 1\ncvmfs_repo: none.ducc.test\ninput: []\n", 2)],
+)
+def test_what_can_not_work_is_said_in_one_line(made, text, status):
+    wishlist = made.directory / "bad.yaml"
+    if text is not None:
+        wishlist.write_text(text)
+    done = made.ducc("loop", wishlist, *made.publisher, "--state", made.directory / "state", status=status)
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("ducc: ")]) == 1
+
+
+def test_systemd_and_whoever_reads_notifications_hear_what_happens(shelf, made, tmp_path):
+    push_some(shelf, "told", range(1))
+    events = tmp_path / "events"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_SECONDS)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        words = ["-n", events, "--log-format", "json"]
+        daemon = Daemon(made, made.wishlist(wish(shelf, "told", "v0")), *words, **environment)
+        heard = [manager.recv(4096).decode()]
+        daemon.until_granted(wish(shelf, "told", "v0"))
+        daemon.process.send_signal(signal.SIGHUP)
+        while not any(one.startswith("READY=1") for one in heard[1:]):
+            heard.append(manager.recv(4096).decode())
+        daemon.stop()
+        while not heard[-1].startswith("STOPPING=1"):
+            heard.append(manager.recv(4096).decode())
+    assert heard[0].startswith("READY=1\nSTATUS=")
+    assert "WATCHDOG=1" in heard
+    assert any(one.startswith("RELOADING=1\nMONOTONIC_USEC=") for one in heard)
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    actions = [one["action"] for one in told]
+    assert (actions[0], actions[-1]) == ("start_ducc", "end_ducc")
+    assert {"start_flat_conversion", "publish_flat_image", "end_flat_conversion", "end_layer_conversion"} <= {*actions}
+    assert all(json.loads(line)["message"] for line in daemon.output().splitlines())
+
+
+def test_no_credential_is_in_any_output(shelf, made, tmp_path):
+    canary = "canary-7f3a"
+    refused = f"http://user:{canary}@{shelf.host}/x:1"
+    daemon = Daemon(
+        made,
+        made.wishlist(refused, wish(shelf, "nowhere", "1")),
+        "-n", tmp_path / "events", "--notify", f"http://user:{canary}@127.0.0.1:9/{'x'}?token={canary}", "-vv",
+        DUCC_AUTH_REGISTRIES="R", DUCC_R_IDENT=shelf.host, DUCC_R_USER="someone", DUCC_R_PASS=canary,
+    )  # fmt: skip
+    daemon.until(lambda: len(daemon.statuses()) == 2)
+    daemon.stop()
+    status = made.ducc("status", made.fqrn, *made.where, "--state", daemon.state, "--json")
+    outputs = [daemon.output(), (tmp_path / "events").read_text(), status.stdout, status.stderr]
+    assert not any(canary in text for text in outputs)
+    assert canary.encode() not in (daemon.state / f"{made.fqrn}.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_an_unprivileged_user_without_home_locale_or_input_can_run_it(shelf, made, umask, tmp_path):
+    """B98, as the user nobody: no HOME, LANG=C, closed stdin, few descriptors, proxies set, any umask."""
+    import subprocess
+
+    from tests.console import SCRIPT
+    from tests.needs import need_root
+
+    need_root()
+    push_some(shelf, "plain", range(3))
+    wishes = [wish(shelf, "plain", f"v{number}") for number in range(3)]
+    wishlist = made.wishlist(*wishes)
+    nobody = 65534
+    for path in [*made.directory.rglob("*"), made.directory]:
+        os.chown(path, nobody, nobody, follow_symlinks=False)
+    for path in [made.directory, *made.directory.parents]:
+        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+            os.chmod(path, path.stat().st_mode | 0o011)
+    log = (tmp_path / "log").open("wb")
+    command = [
+        "setpriv", "--pdeathsig", "KILL", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", "--no-new-privs",
+        "--bounding-set=-all", "--inh-caps=-all", "sh", "-c", f'umask {umask:03o}; ulimit -n 256; exec "$@" <&-', "sh",
+        SCRIPT, "loop", wishlist, *made.publisher, "--interval", "1s", "--state", made.directory / "state",
+    ]  # fmt: skip
+    environment = {"PATH": SYSTEM_PATH, "LANG": "C", "http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    process = subprocess.Popen(command, cwd="/", env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while made.revision == 1 or names(made) != wishes:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()
+        log.close()
+    writable = [path for path in made.directory.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
+    assert [path for path in writable if path.stat().st_mtime > made.keys.stat().st_mtime] == []
+    assert "no problems found" in made.check()
