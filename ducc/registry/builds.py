@@ -53,8 +53,7 @@ class Builds:
 
     def _only_build(self, manifest: Manifest, platforms: Sequence[Platform] | None) -> tuple[Platform, Image]:
         """A build that the reference names itself is taken whatever processor it is for; a warning says so."""
-        config = self._config(manifest)
-        own = normalised(config.platform)
+        own = normalised(self._config_of(manifest).platform)
         fitting = [one for one in platforms or (own,) if own in runnable_on(one)]
         wanted = (fitting or list(platforms or ()))[0]
         return wanted, self._image(manifest, None, wanted)
@@ -84,7 +83,7 @@ class Builds:
                 left_out.append(f"{self._reference}: its build for {entry.platform} is left out")
                 continue
             manifest = self._manifest(entry)
-            platform = normalised(entry.platform or self._config(manifest).platform)
+            platform = normalised(entry.platform or self._config_of(manifest).platform)
             if platform not in builds:
                 builds[platform] = self._image(manifest, index, platform)
         if not builds:
@@ -131,10 +130,13 @@ class Builds:
             self._fetched[entry.digest] = self._fetch(str(entry.digest))
         return self._fetched[entry.digest]
 
-    def _image(self, manifest: Manifest, index: Index | None, wanted: Platform) -> Image:
+    def _config_of(self, manifest: Manifest) -> ImageConfig:
         if manifest.digest not in self._configs:
             self._configs[manifest.digest] = self._config(manifest)
-        config = self._configs[manifest.digest]
+        return self._configs[manifest.digest]
+
+    def _image(self, manifest: Manifest, index: Index | None, wanted: Platform) -> Image:
+        config = self._config_of(manifest)
         if config.os.lower() != wanted.os.lower():
             raise NoSuchPlatform(str(self._reference), wanted, [config.platform])
         return Image(self._reference, manifest, index, config, _warnings(self._reference, manifest, config, wanted))

@@ -25,6 +25,7 @@ class Seen:
     method: str
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def path(self) -> str:
@@ -33,7 +34,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say. *cut_after* breaks the connection after so many bytes of the body; a silence comes before it."""
+    """What to say. *cut_after* breaks the connection after so many bytes of the body; a silence comes before the head.
+
+    With *stall_after* the silence comes after so many bytes of the body instead.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -42,6 +46,7 @@ class Answer:
     cut_after: int | None = None
     silence_seconds: float = 0.0
     chunked: bool = False
+    stall_after: int | None = None
 
 
 Script = Answer | Callable[[Seen], Answer]
@@ -141,12 +146,14 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            answer = registry.answer(Seen(self.command, self.path, dict(self.headers)))
-            time.sleep(answer.silence_seconds)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = registry.answer(Seen(self.command, self.path, dict(self.headers), body))
+            if answer.stall_after is None:
+                time.sleep(answer.silence_seconds)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._send(answer)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
 
         def _send(self, answer: Answer) -> None:
             self.send_response(answer.status)
@@ -162,6 +169,11 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
 
         def _send_body(self, answer: Answer) -> None:
             body = answer.body[: answer.cut_after]
+            if answer.stall_after is not None:
+                self.wfile.write(body[: answer.stall_after])
+                self.wfile.flush()
+                time.sleep(answer.silence_seconds)
+                body = body[answer.stall_after :]
             self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if answer.chunked and body else body)
             if answer.cut_after is not None or (answer.length or 0) > len(answer.body):
                 self.wfile.flush()

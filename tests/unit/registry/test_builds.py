@@ -136,6 +136,7 @@ def test_a_build_that_is_named_itself_is_taken_once(client, server, wanted, plat
     platforms = None if wanted is None else [Platform.parse(text) for text in wanted.split()]
     ((given, image),) = client.resolve_platforms(Reference.parse(server.reference()), platforms)
     assert (str(given), bool(image.warnings), image.manifest.raw) == (platform, warned, ARM64.manifest)
+    assert len(server.asked()) == 2  # the manifest and its config, each once
 
 
 def test_two_builds_for_one_platform_are_one_and_the_first(client, server):
