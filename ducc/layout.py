@@ -82,9 +82,9 @@ def layer_file(digest: Digest, name: str) -> bytes:
 def build_name(platform: Platform) -> str:
     """What the build for *platform* is called. Raises `UnnameablePlatform`: an index may call platforms anything."""
     exact = normalised(platform)
-    name = ":".join(filter(None, (exact.architecture, exact.variant)))
-    fits = all(map(_PROCESSOR.fullmatch, name.split(":"))) and name.count(":") <= 1
-    if exact.os != "linux" or not fits or name in BUILD_ALIASES:
+    parts = [exact.architecture, *([exact.variant] if exact.variant else [])]
+    name = ":".join(parts)
+    if exact.os != "linux" or not all(map(_PROCESSOR.fullmatch, parts)) or name in BUILD_ALIASES:
         raise UnnameablePlatform(platform)
     return name
 

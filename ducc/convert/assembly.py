@@ -21,6 +21,7 @@ from ducc.convert.shown import build_changes, index_changes, variant_changes
 from ducc.errors import DuccError
 from ducc.image.config import ImageConfig
 from ducc.image.digest import Digest
+from ducc.image.manifest import Index
 from ducc.ingest.graft import Layer, graft
 from ducc.ingest.layer import LayerTree
 from ducc.publish.changes import Change
@@ -44,6 +45,11 @@ class Arrived:
     fetched: list[FetchedBuild] = field(default_factory=list)
     current: list[ImageRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def index(self) -> Index | None:
+        """What the builds were found in."""
+        return self.found.builds[0].image.index
 
 
 class Assembly:
@@ -71,12 +77,16 @@ class Assembly:
             else:
                 records.append(record)
                 changes += of_build
-        if records:
-            changes += index_changes(step.reference, arrived.fetched[0].build.image.index)
+        shown = [*records, *arrived.current]
+        if records or (shown and self._lacks_index(step, arrived)):
+            changes += index_changes(step.reference, arrived.index)
             if not arrived.found.is_for_all_clients:
-                changes += variant_changes(step.reference, [*records, *arrived.current], self._published)
+                changes += variant_changes(step.reference, shown, self._published)
         warnings = (*arrived.found.warnings, *self._left_behind(step, arrived.found))
         return _outcome(step, records, failures, warnings, _effort(arrived)), changes
+
+    def _lacks_index(self, step: Convert, arrived: Arrived) -> bool:
+        return arrived.index is not None and self._published.index(step.reference) != arrived.index
 
     def _left_behind(self, step: Convert, found: Found) -> list[str]:
         """Warn of builds that this image does not have any more, but are shown."""

@@ -17,7 +17,7 @@ from ducc.convert.report import Report
 from ducc.convert.run import Conversion
 from ducc.convert.stop import Stop, Stopped, Threads, Watched
 from ducc.publish.keys import SigningKeys
-from ducc.publish.repository import Head, Repository
+from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
 from ducc.wishlist.parse import BrokenWish, Wish
 
@@ -26,12 +26,12 @@ ASKERS = 16  # registries are asked for so many digests at a time
 
 def look(
     wishes: Iterable[Wish | BrokenWish], repository: Repository, registry: Registry, stop: Stop | None = None
-) -> tuple[Head, list[Step]]:
+) -> tuple[Published, list[Step]]:
     """What is to be done for *wishes*, and the revision for which that holds. Changes nothing. Raises `Stopped`."""
     stop = stop or Stop()
-    head = repository.head()
+    published = Published(repository, repository.head())
     with Threads(ASKERS, "ask", stop) as askers:
-        return head, plan(wishes, Published(repository, head), registry, askers, stop)
+        return published, plan(wishes, published, registry, askers, stop)
 
 
 def grant(
@@ -56,7 +56,7 @@ def grant(
     ending = Stop(stop)
     observer = observer or Unobserved()
     try:
-        head, steps = look(wishes, repository, registry, ending)
+        published, steps = look(wishes, repository, registry, ending)
     except Stopped:
         return Report((), None, time.monotonic() - started, stopped=True)
     elsewhere = FetchElsewhere(executor, workplace, Watched(observer, ending)) if executor else None
@@ -65,4 +65,4 @@ def grant(
         conversion = Conversion(
             repository, keys, registry, index, spool, observer, workplace.workers, elsewhere, clock, ending
         )
-        return conversion.run(steps, head)
+        return conversion.run(steps, published)

@@ -26,7 +26,7 @@ from ducc.ingest.layer import LayerTree
 from ducc.publish.changes import Change
 from ducc.publish.commit import commit
 from ducc.publish.keys import SigningKeys
-from ducc.publish.repository import Head, Repository
+from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
 
 log = logging.getLogger(__name__)
@@ -54,15 +54,18 @@ class Conversion:
     clock: Callable[[], float] = time.time
     stop: Stop = field(default_factory=Stop)
 
-    def run(self, steps: Sequence[Step], head: Head) -> Report:
-        """Grant what can be granted, in one revision on top of the newest one; *head* is what *steps* were made for."""
+    def run(self, steps: Sequence[Step], published: Published) -> Report:
+        """Grant what can be granted, in one revision on top of the newest one.
+
+        *published* is the revision for which *steps* were made.
+        """
         started = time.monotonic()
         wanted = [step for step in steps if isinstance(step, Convert)]
         outcomes: dict[Step, Outcome] = {}
         revision = None
         with self.repository.store.session():  # also without work: it removes what killed publishers have left
             if wanted:
-                changes = self._prepare(wanted, Published(self.repository, head), outcomes)
+                changes = self._prepare(wanted, published, outcomes)
                 if changes:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
                     self._forget_blobs(outcomes.values())

@@ -65,15 +65,17 @@ class Desk:
         self.server.hold_image(image, tag, name)
         return self.server.reference(f":{tag}", name)
 
-    def plan(self, *wishes: str | dict[str, object]) -> list[Step]:
+    def plan(self, *wishes: str | dict[str, object], published: Published | None = None) -> list[Step]:
         written = wishlist(*wishes)
+        published = published or self.published()
         with ThreadPoolExecutor(4) as askers:
-            return plan([*written.wishes, *written.broken], self.published(), self.registry, askers, Stop())
+            return plan([*written.wishes, *written.broken], published, self.registry, askers, Stop())
 
     def convert(self, *wishes: str | dict[str, object], workers: int = 2) -> Report:
-        return self.run(self.plan(*wishes), workers)
+        published = self.published()
+        return self.run(self.plan(*wishes, published=published), workers, published)
 
-    def run(self, steps: Iterable[Step], workers: int = 2) -> Report:
+    def run(self, steps: Iterable[Step], workers: int = 2, published: Published | None = None) -> Report:
         index = ContentIndex(None)
         conversion = Conversion(
             self.repository,
@@ -86,7 +88,7 @@ class Desk:
             clock=lambda: self.clock,
         )
         try:
-            return conversion.run(list(steps), self.repository.head())
+            return conversion.run(list(steps), published or self.published())
         finally:
             index.close()
 
