@@ -26,6 +26,7 @@ from ducc.client.cache import Cache, Content
 from ducc.client.catalogs import CatalogNeeded
 from ducc.client.fetch import Wanted
 from ducc.client.repository import Repository, pieces
+from ducc.client.view import View
 from ducc.cvmfs.entry import Flags
 from ducc.errors import DuccError
 
@@ -110,8 +111,9 @@ class Mounted(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, repository: Repository, cache: Cache) -> None:
+    def __init__(self, repository: Repository, cache: Cache, view: View | None = None) -> None:
         super().__init__()
+        self._view = view or View()
         self._repository, self._tree, self._cache = repository, repository.tree, cache
         self._catalog_threads = ThreadPoolExecutor(_THREADS, "catalog")
         self._disk_threads = ThreadPoolExecutor(_THREADS, "disk")
@@ -126,15 +128,15 @@ class Mounted(pyfuse3.Operations):
         if len(name) > LONGEST_NAME:
             raise FUSEError(errno.ENAMETOOLONG)
         node = await self._ask(self._tree.child, parent_inode, name)
-        return _NO_SUCH_NAME if node is None else attributes(node)
+        return _NO_SUCH_NAME if node is None else attributes(node, self._view)
 
     @_answering
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return attributes(await self._node(inode))
+        return attributes(await self._node(inode), self._view)
 
     @_answering
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return (await self._node(inode)).row.entry.symlink
+        return self._view.of((await self._node(inode)).row.entry).symlink
 
     @_answering
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
@@ -173,7 +175,7 @@ class Mounted(pyfuse3.Operations):
             for after, node in nodes:
                 if node is None or node.row.entry.hidden:
                     continue
-                if not pyfuse3.readdir_reply(token, node.row.entry.name, attributes(node), after + _DOTS):
+                if not pyfuse3.readdir_reply(token, node.row.entry.name, attributes(node, self._view), after + _DOTS):
                     return  # the kernel's buffer is full
 
     @_answering
@@ -287,10 +289,10 @@ class _OpenListing:
         return 0 < len(self.page) < _PAGE and after == self.page[-1][0]
 
 
-def attributes(node: Node) -> EntryAttributes:
+def attributes(node: Node, view: View) -> EntryAttributes:
     """An entry as `stat` shows it."""
     inode, row = node
-    entry = row.entry
+    entry = view.of(row.entry)
     found = EntryAttributes()
     found.st_ino = pyfuse3.InodeT(inode)
     found.entry_timeout = found.attr_timeout = FOR_EVER_SECONDS

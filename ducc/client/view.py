@@ -1,0 +1,57 @@
+"""How entries look on this machine: symbolic links that name variables, and owners that are others here.
+
+What is published stays as it is; only what programs on the mount see differs. `$(NAME)` in a link's target stands for
+the variable's value, `$(NAME:-text)` for *text* where the variable is not set or empty. Anything else that begins with
+`$(` is left as it is. Source of the syntax: format, column `symlink`.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ducc.cvmfs.entry import Entry
+
+_VARIABLE = re.compile(rb"\$\(([A-Za-z_][A-Za-z0-9_]*)(?::-([^()]*))?\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Ids to show: *ids* by published id, *rest* for all that are not there (None: the published one)."""
+
+    ids: Mapping[int, int] = field(default_factory=dict)
+    rest: int | None = None
+
+    def of(self, published: int) -> int:
+        return self.ids.get(published, published if self.rest is None else self.rest)
+
+    def __bool__(self) -> bool:
+        return bool(self.ids) or self.rest is not None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a mount shows entries. *variables* are for the links."""
+
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    users: Owners = Owners()
+    groups: Owners = Owners()
+
+    def of(self, entry: Entry) -> Entry:
+        """The entry as it is shown; itself, if nothing about it is different here."""
+        if b"$(" in entry.symlink:
+            target = expand(entry.symlink, self.variables)
+            entry = entry._replace(symlink=target, size=len(target))
+        if self.users or self.groups:
+            entry = entry._replace(uid=self.users.of(entry.uid), gid=self.groups.of(entry.gid))
+        return entry
+
+
+def expand(target: bytes, variables: Mapping[str, str]) -> bytes:
+    """A link's target with the values of the variables that it names."""
+
+    def value(found: re.Match[bytes]) -> bytes:
+        name, default = found.groups(b"")
+        return os.fsencode(variables.get(name.decode(), "")) or default
+
+    return _VARIABLE.sub(value, target)
