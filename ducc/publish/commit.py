@@ -50,10 +50,26 @@ def commit(
 
     Raises `ForeignHead`, and `HeadMoved` only when other publishers were faster `ATTEMPTS` times in a row.
     """
+    return commit_decided(repository, keys, lambda base: changes, clock)
+
+
+def commit_decided(
+    repository: Repository,
+    keys: SigningKeys,
+    decide: Callable[[Head], Sequence[Change] | None],
+    clock: Callable[[], float] = time.time,
+) -> Head:
+    """As `commit`, for changes that hold for one revision only: they are decided anew for each that they are tried on.
+
+    Where None is decided no revision is made, and the head is returned as it is.
+    """
     for _ in range(ATTEMPTS):
         base = repository.head()
         if base.certificate_pem != keys.certificate_pem:
             raise ForeignHead(repository.fqrn)
+        changes = decide(base)
+        if changes is None:
+            return base
         now = max(int(clock()), base.manifest.timestamp)  # clients refuse a manifest older than one they have seen
         trunk = _write_trunk(repository, base, changes, now)
         try:
