@@ -15,11 +15,8 @@ COLUMNS = ("name", "user", "scheme", "registry", "repository", "tag", "digest", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="[scheme://][registry/]name[:tag][@sha256:digest]")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "-z", "--csv", action="store_true", help="comma separated, under a line with the names of columns"
-    )
-    options.add_json(form)
+    parser.add_argument("-z", "--csv", action="store_true", help="comma separated, below the names of the columns")
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

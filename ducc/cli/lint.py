@@ -65,8 +65,13 @@ def _print_text(checked: Sequence[Checked], findings: Sequence[Finding]) -> None
     for finding in findings:
         print(f"{finding.file}:{finding.line}:{finding.column}: {_level(finding)}: {finding.text}")
     errors = sum(not finding.is_warning for finding in findings)
-    wishes = sum(len(one.wishes) for one in checked)
-    print(f"{len(checked)} wishlists, {wishes} images looked at: {errors} errors, {len(findings) - errors} warnings")
+    counts = {
+        "wishlists": len(checked),
+        "images looked at": sum(len(one.wishes) for one in checked),
+        "errors": errors,
+        "warnings": len(findings) - errors,
+    }
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
 def _print_json(checked: Sequence[Checked], findings: Sequence[Finding]) -> None:
