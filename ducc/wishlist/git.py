@@ -50,7 +50,7 @@ class MalformedGitSource(BadInput):
 class GitFailed(DuccError):
     """The program `git` could not get the file."""
 
-    exit_code = 90
+    exit_code = 89
     retryable = True
 
 
