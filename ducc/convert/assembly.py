@@ -86,7 +86,8 @@ class Assembly:
         return _outcome(step, records, failures, warnings, _effort(arrived)), changes
 
     def _lacks_index(self, step: Convert, arrived: Arrived) -> bool:
-        return arrived.index is not None and self._published.index(step.reference) != arrived.index
+        shown = self._published.index(step.reference)
+        return arrived.index is not None and (shown is None or shown.digest != arrived.index.digest)
 
     def _left_behind(self, step: Convert, found: Found) -> list[str]:
         """Warn of builds that this image does not have any more, but are shown."""
