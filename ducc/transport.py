@@ -199,7 +199,7 @@ class Body:
         try:
             data: bytes = self._response.raw.read1(size, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{redacted(self.url)}: {_reason(error)}") from error
+            raise Unreachable(f"{redacted(self.url)}: {_reason(error)}") from None
         self._watch_pace(self._clock() - started, len(data))
         return data
 
@@ -248,7 +248,7 @@ class Transport:
         idle_seconds: float = IDLE_SECONDS,
         attempts: int = ATTEMPTS,
         manners: Manners | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -346,10 +346,11 @@ class Transport:
         raise HttpStatus(body.url, body.status)
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None) -> Body:
+        """Send one request. Errors have no cause: the libraries' texts hold whole URLs."""
         try:
             place = origin(url)
-        except ValueError as error:
-            raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from error
+        except ValueError:
+            raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from None
         reach, asked_at = self._manners.reach(place), self._manners.wait(place)
         try:
             response = self._session().request(
@@ -366,12 +367,12 @@ class Transport:
         except requests.exceptions.SSLError as error:
             if any("certificate" in str(cause).lower() for cause in _causes(error)):
                 reason = "its certificate is not valid for it, or not signed by an authority known here"
-                raise Untrusted(f"{redacted(url)}: {reason}") from error
-            raise Unreachable(f"{redacted(url)}: no TLS connection") from error
+                raise Untrusted(f"{redacted(url)}: {reason}") from None
+            raise Unreachable(f"{redacted(url)}: no TLS connection") from None
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, OSError) as error:
             if isinstance(error, ValueError):
-                raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from error
-            raise Unreachable(f"{redacted(url)}: {_reason(error)}") from error
+                raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from None
+            raise Unreachable(f"{redacted(url)}: {_reason(error)}") from None
         self._manners.heard(place, asked_at, response.status_code, response.headers)
         _wait_at_most(response, reach.idle_seconds)
         return Body(response, url, reach, self._clock)

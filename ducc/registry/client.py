@@ -11,6 +11,7 @@ import copy
 import functools
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -89,16 +90,23 @@ class Registry:
         self._name: str | None = None  # of the credentials
 
     @classmethod
-    def from_settings(cls, settings: RegistriesSettings, environ: Mapping[str, str] | None = None) -> Self:
+    def from_settings(
+        cls,
+        settings: RegistriesSettings,
+        environ: Mapping[str, str] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> Self:
         """A registry client as the operator has set it up.
 
-        With *environ* the Go program's variables count, and the logins that other programs have left. Raises
-        `MalformedCredentials`.
+        With *environ* the Go program's variables count, and the logins that other programs have left. Whoever wants to
+        end in time hands in a *sleep* that can be woken, such as `Event.wait`. Raises `MalformedCredentials`.
         """
         environ = environ or {}
         logins = [LoginFile(path) for path in login_files(environ)]
         sources = Sources([credentials_from_environment(environ), *logins])
-        return cls(credentials=sources, settings=settings.with_proxies(environ))
+        settings = settings.with_proxies(environ)
+        manners = Manners(settings, sleep=sleep)
+        return cls(Transport(manners=manners, sleep=sleep), sources, settings, manners)
 
     def using(self, name: str | None) -> "Registry":
         """The same registries, asked with the credentials called *name*; None is those that are meant for an image.

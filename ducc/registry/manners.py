@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ducc.errors import DuccError
 from ducc.registry.area import known_as
 from ducc.registry.settings import Budget, RegistriesSettings
 from ducc.transport import LONGEST_PAUSE_SECONDS, Origin, Reach, retry_after_seconds
@@ -40,6 +41,16 @@ class Limits:
     told_at: float  # seconds since the epoch
 
 
+class LimitAlmostReached(DuccError):
+    """Of the requests that a registry allows few are left, and others wait for them already."""
+
+    exit_code = 88
+    retryable = True
+
+    def __init__(self, registry: str, limits: Limits) -> None:
+        super().__init__(f"{registry}: {limits.remaining} of {limits.limit} requests are left: log in, or use a mirror")
+
+
 class Manners:
     """The manners towards every registry, made as they are met. The clocks and the dice are for tests."""
 
@@ -47,7 +58,7 @@ class Manners:
         self,
         settings: RegistriesSettings | None = None,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -71,7 +82,7 @@ class Manners:
         seconds = retry_after_seconds(headers.get("Retry-After", ""), self._now()) if status in _BUSY else None
         self.counter(_name(place)).heard(asked_at, status, seconds)
         if (limits := read_limits(headers, self._now())) is not None:
-            self.counter(_name(place)).limits = limits
+            self.counter(_name(place)).tell(limits)
 
     def limits(self) -> dict[str, Limits]:
         """What each registry told of its limits, by its name, as far as any did."""
@@ -96,7 +107,7 @@ class Counter:
         self,
         name: str,
         budget: Budget,
-        sleep: Callable[[float], None],
+        sleep: Callable[[float], object],
         chance: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -105,6 +116,7 @@ class Counter:
         self._guard = threading.Lock()
         self._requests = _Rate(budget.requests_per_second)
         self._bytes = _Rate(budget.bytes_per_second)
+        self._told_at = 0.0
         self._counted = 0.0  # when the next request that counts towards a low limit may be sent
         self._downloads = threading.BoundedSemaphore(budget.downloads) if budget.downloads else None
         self._closed_until = self._closed_at = float("-inf")
@@ -121,18 +133,31 @@ class Counter:
         self._pass(self._requests, 1)
 
     def wait_to_count(self) -> None:
-        """Return when a request may be sent that counts towards the registry's limit (Docker Hub: manifests by GET)."""
+        """Return when a request may be sent that counts towards the registry's limit (Docker Hub: manifests by GET).
+
+        Raises `LimitAlmostReached` when that is not soon.
+        """
         limits = self.limits
         if limits is None or limits.remaining > limits.limit * LOW_FRACTION:
             return
-        spread = (limits.window_seconds or LONGEST_PAUSE_SECONDS) / max(1, limits.remaining)
+        window = limits.window_seconds or LONGEST_PAUSE_SECONDS
+        spread = window / max(1, limits.remaining)
         with self._guard:
             now = self._clock()
-            start = max(now, self._counted)
-            self._counted = start + min(spread, LONGEST_PAUSE_SECONDS)
-        if start > now:
+            if now - self._told_at > window:
+                return
+            wait = max(self._counted - now, 0.0)
+            if wait > LONGEST_PAUSE_SECONDS:
+                raise LimitAlmostReached(self._name, limits)
+            self._counted = now + wait + min(spread, LONGEST_PAUSE_SECONDS)
+        if wait > 0:
             log.info("limit almost reached: registry=%s remaining=%d", self._name, limits.remaining)
-            self._sleep(start - now)
+            self._sleep(wait)
+
+    def tell(self, limits: Limits) -> None:
+        """Note what the registry tells of its limits; it holds for as long as their window is."""
+        with self._guard:
+            self.limits, self._told_at = limits, self._clock()
 
     def arrived(self, size: int) -> None:
         """Wait for as long as *size* bytes may take."""

@@ -5,7 +5,7 @@ import pytest
 from ducc.image.reference import Reference
 from ducc.registry.area import Area
 from ducc.registry.client import Registry
-from ducc.registry.manners import FIRST_PAUSE_SECONDS, Manners, read_limits
+from ducc.registry.manners import FIRST_PAUSE_SECONDS, LimitAlmostReached, Manners, read_limits
 from ducc.registry.settings import AreaSettings, Budget, RegistriesSettings
 from ducc.transport import LONGEST_PAUSE_SECONDS, TemporaryStatus, Transport
 from tests.builders import Image, Layer, file
@@ -28,6 +28,13 @@ class Time:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.seconds += seconds
+
+
+class Standstill(Time):
+    """The clock of many threads at once: it does not move while one of them sleeps."""
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
 
 
 @pytest.fixture
@@ -152,6 +159,26 @@ def test_requests_that_count_slow_down_before_a_limit_is_reached(time, remaining
         ours.counter("registry.example.org").wait_to_count()
     spread = min(100 / max(remaining, 1), LONGEST_PAUSE_SECONDS)
     assert time.slept == (pytest.approx([spread] * 2) if slower else [])
+
+
+def test_a_low_limit_is_forgotten_after_its_window(time):
+    ours = manners(time)
+    ours.heard(HOST, 0.0, 200, {"RateLimit-Limit": "100;w=100", "RateLimit-Remaining": "1;w=100"})
+    time.seconds += 101
+    for _ in range(3):
+        ours.counter("registry.example.org").wait_to_count()
+    assert time.slept == []
+
+
+def test_who_would_wait_long_for_one_of_the_last_requests_is_told_so():
+    ours = manners(Standstill())
+    ours.heard(HOST, 0.0, 200, {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "2;w=21600"})
+    counter = ours.counter("registry.example.org")
+    counter.wait_to_count()
+    counter.wait_to_count()
+    with pytest.raises(LimitAlmostReached, match=r"^registry.example.org: 2 of 100 requests are left") as caught:
+        counter.wait_to_count()
+    assert caught.value.retryable
 
 
 # --- with requests -------------------------------------------------------------------------
