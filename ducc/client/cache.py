@@ -1,31 +1,45 @@
-"""The disk cache: verified content, under the hash of the object that it came from.
+"""The disk cache of a node: verified content, under the hash of the object that it came from.
 
     ab/cdef…     an object's content: uncompressed, whole, never changed; the name has no suffix
     txn/…        what is being written; renamed to its final name when all of it is there
-    lock         held by whoever is making room
+    lock         held by whoever is making room, and by whoever fetches what all want
 
-Nobody owns the cache: any number of processes share it, each may be killed at any time, and every file may vanish at
-any time (a descriptor that is open stays good). Nothing is synced: a file that a power cut left too short is told by
-its size, thrown away and fetched again. When the disk takes nothing more, content is kept in memory instead, for as
-long as somebody holds it.
+Nobody owns the cache: any number of processes, for any number of repositories, share it, each may be killed at any
+time, and every file may vanish at any time (a descriptor that is open stays good). There is no index that could be lost
+or wrong: when a file was used is its access time, whether it is in use is a lock on it, and what it must hold is its
+size and an extended attribute with its checksum. Each process compares that when it first uses a file, and once a day,
+so what a disk or a power cut has damaged is thrown away and fetched again; nothing is synced. A file without the
+attribute (its file system has none, or another program made it) is believed by its size.
+
+When the disk takes nothing more, content is kept in memory instead, for as long as somebody holds it.
 """
 
+import errno
 import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock, Thread
-from typing import NamedTuple
+
+from deflate import crc32
+
+from ducc.client.alone import Turns
+from ducc.client.room import make_room, remove_abandoned
 
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_BYTES = 4 << 30
+CHECKSUM = "user.ducc.crc32"  # the attribute: four bytes, the greatest first
 _ACCESS_PRECISION_SECONDS = 600  # how exactly the time of last use is kept
-_ABANDONED_SECONDS = 3600  # a file in txn/ this old was left by a killed process
+_BLOCK = 4096
+_READ_AT_ONCE = 1 << 20
+_QUICK_BYTES = 1 << 18  # content up to this size is compared while others wait, if it is in memory
+_MOST_REMEMBERED = 20_000  # objects that were compared; beyond, and after a day, they are compared again
+_REMEMBERED_SECONDS = 24 * 3600
 
 
 class Content:
@@ -40,32 +54,73 @@ class Content:
     def __del__(self) -> None:
         os.close(self.descriptor)
 
-
-class _Kept(NamedTuple):
-    """A file of the cache. Sorts by the time of its last use."""
-
-    used_at: float
-    size: int
-    path: str
+    def pin(self) -> None:
+        """Let no process make room by dropping it while this one holds it, unless too much is pinned."""
+        with suppress(OSError):  # somebody is just deciding, or a file system without locks
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 class Cache:
     """A cache in *directory*, which keeps itself below *limit_bytes*. Every method may be called by any thread."""
 
-    def __init__(self, directory: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (directory / "txn").mkdir(exist_ok=True)
+    def __init__(
+        self, directory: Path, limit_bytes: int | None = DEFAULT_LIMIT_BYTES, preloaded: Sequence[Path] = ()
+    ) -> None:
+        """Without a limit nothing is ever dropped. What is in *preloaded* is used and never changed."""
+        with suppress(OSError):  # what can't be written is said when something is to be added
+            os.makedirs(directory / "txn", mode=0o700, exist_ok=True)
         self._root = str(directory)
+        self._roots = (self._root, *map(str, preloaded))
         self.limit_bytes = limit_bytes
         self.used_bytes = 0  # as of the last look, plus what was added since by this process
         self._next_look = 0  # look again when so much is used
         self._looking = Lock()
         self._numbers = count()
         self._keeps = True
+        self._turns = Turns(f"{self._root}/lock")
+        self._compared: set[bytes] = set()  # digests of files that were seen to be undamaged
+        self._compared_since = time.monotonic()
+
+    # --- what is here ------------------------------------------------------------------------
 
     def open(self, digest: bytes, size: int | None) -> Content | None:
-        """The content of an object, if it is here and has *size* bytes (None: not known)."""
-        path = self._path(digest)
+        """The content of an object, if it is here, undamaged and of *size* bytes (None: not known).
+
+        May have to wait for the disk.
+        """
+        for root in self._roots:
+            content = self._find(root, digest, size)
+            if content is None:
+                continue
+            if self._was_compared(digest) or _is_undamaged(content):
+                self._remember(digest)
+                return content
+            log.warning("damaged in the cache, asking for it again: file=%s", content.path)
+            self._discard(root, content)
+        return None
+
+    def open_at_once(self, digest: bytes, size: int | None) -> Content | None:
+        """The same, but also None if a disk would have to be waited for."""
+        content = self._find(self._root, digest, size)
+        if content is None or self._was_compared(digest):
+            return content
+        if not _is_undamaged_at_once(content):
+            return None
+        self._remember(digest)
+        return content
+
+    def has(self, digest: bytes) -> bool:
+        """Is there a file of that name? It may be damaged."""
+        return any(os.access(_path(root, digest), os.R_OK) for root in self._roots)
+
+    def drop(self, digest: bytes) -> None:
+        """Forget an object; whoever has it open keeps it."""
+        with suppress(OSError):
+            os.unlink(_path(self._root, digest))
+        self._compared.discard(digest)
+
+    def _find(self, root: str, digest: bytes, size: int | None) -> Content | None:
+        path = _path(root, digest)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -73,16 +128,39 @@ class Cache:
         content = Content(descriptor, path)
         status = os.fstat(descriptor)
         if size is not None and status.st_size != size:
-            with suppress(OSError):
-                os.unlink(path)
+            self._discard(root, content)
             return None
-        if time.time() - status.st_atime > _ACCESS_PRECISION_SECONDS:
+        if root == self._root and time.time() - status.st_atime > _ACCESS_PRECISION_SECONDS:
             with suppress(OSError):
-                os.utime(descriptor)
+                os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
         return content
+
+    def _discard(self, root: str, content: Content) -> None:
+        """A preloaded cache is not ours to change."""
+        if root == self._root and content.path is not None:
+            with suppress(OSError):
+                os.unlink(content.path)
+
+    def _was_compared(self, digest: bytes) -> bool:
+        return digest in self._compared
+
+    def _remember(self, digest: bytes) -> None:
+        now = time.monotonic()
+        if len(self._compared) >= _MOST_REMEMBERED or now - self._compared_since > _REMEMBERED_SECONDS:
+            self._compared, self._compared_since = set(), now
+        self._compared.add(digest)
+
+    # --- what comes --------------------------------------------------------------------------
+
+    def alone(self, digest: bytes) -> AbstractContextManager[None]:
+        """Within it nobody else on this node fetches the object; somebody may have done so before it was entered."""
+        path = _path(self._root, digest)
+        return self._turns.alone(digest, lambda: os.access(path, os.R_OK))
 
     def add(self, digest: bytes, data: bytes) -> Content:
         """Keep the verified content of an object, or at least hold it while the caller needs it."""
+        if self.limit_bytes is not None and len(data) > self.limit_bytes // 2:
+            return _in_memory(data)
         try:
             content = self._write(digest, data)
         except OSError as error:
@@ -93,35 +171,30 @@ class Cache:
             self._keeps = False
             return _in_memory(data)
         self._keeps = True
-        self.used_bytes += len(data)
+        self._remember(digest)
+        self.used_bytes += -(-len(data) // _BLOCK) * _BLOCK
         if self.used_bytes >= self._next_look and self._looking.acquire(blocking=False):
             Thread(target=self._look, name="cache-look", daemon=True).start()
         return content
 
     def _write(self, digest: bytes, data: bytes) -> Content:
         temporary = f"{self._root}/txn/{os.getpid()}.{next(self._numbers)}.{time.time_ns()}"
-        path = self._path(digest)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        content = Content(descriptor, path)
+        path = _path(self._root, digest)
+        content = Content(_create(temporary), path)
         try:
-            _write_all(descriptor, data)
-            self._rename(temporary, path)
+            with suppress(OSError):  # a file system without locks: the file is abandoned only if we are slow
+                fcntl.flock(content.descriptor, fcntl.LOCK_SH)
+            _write_all(content.descriptor, data)
+            with suppress(OSError):  # a file system without attributes
+                os.setxattr(content.descriptor, CHECKSUM, _checksum(data))
+            _rename(temporary, path)
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+        with suppress(OSError):
+            fcntl.flock(content.descriptor, fcntl.LOCK_UN)
         return content
-
-    def _rename(self, temporary: str, path: str) -> None:
-        try:
-            os.rename(temporary, path)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            os.rename(temporary, path)
-
-    def _path(self, digest: bytes) -> str:
-        text = digest.hex()
-        return f"{self._root}/{text[:2]}/{text[2:]}"
 
     # --- making room -------------------------------------------------------------------------
 
@@ -136,45 +209,87 @@ class Cache:
 
     def make_room(self) -> None:
         """Remove what was left unfinished and, if less than a sixteenth is free, what was used least recently."""
-        step = self.limit_bytes // 16
-        with open(f"{self._root}/lock", "w") as lock:
+        limit = self.limit_bytes if self.limit_bytes is not None else 1 << 62
+        with open(f"{self._root}/lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._remove_abandoned()
-            kept = sorted(self._kept())
-            used = sum(one.size for one in kept)
-            if used > self.limit_bytes - step:
-                used = _evict(kept, used, self.limit_bytes * 3 // 4)
-        self.used_bytes = used
-        self._next_look = used + step
-
-    def _kept(self) -> Iterator[_Kept]:
-        for directory in os.scandir(self._root):
-            if len(directory.name) != 2:
-                continue
-            for file in os.scandir(directory.path):
-                with suppress(FileNotFoundError):
-                    status = file.stat(follow_symlinks=False)
-                    yield _Kept(max(status.st_atime, status.st_mtime), status.st_blocks * 512, file.path)
-
-    def _remove_abandoned(self) -> None:
-        for file in os.scandir(f"{self._root}/txn"):
-            with suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-                    os.unlink(file.path)
+            remove_abandoned(f"{self._root}/txn")
+            self.used_bytes = make_room(self._root, limit)
+        self._next_look = self.used_bytes + limit // 16
 
 
-def _evict(kept: list[_Kept], used: int, goal: int) -> int:
-    """Remove the first of *kept* until *goal* is reached; return what is then used."""
-    removed = 0
-    for one in kept:
-        if used <= goal:
-            break
-        with suppress(FileNotFoundError):
-            os.unlink(one.path)
-        used -= one.size
-        removed += 1
-    log.info("cache made room: files=%d used=%d", removed, used)
-    return used
+def _path(root: str, digest: bytes) -> str:
+    text = digest.hex()
+    return f"{root}/{text[:2]}/{text[2:]}"
+
+
+def _create(path: str) -> int:
+    """A new file; somebody may have removed the whole cache while it was in use."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return os.open(path, flags, 0o600)
+
+
+def _rename(temporary: str, path: str) -> None:
+    try:
+        os.rename(temporary, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.rename(temporary, path)
+
+
+def _checksum(data: bytes | bytearray) -> bytes:
+    return int(crc32(data)).to_bytes(4, "big")
+
+
+def _expected(content: Content) -> bytes | None:
+    """The checksum that the file must have; None if nothing tells."""
+    try:
+        return os.getxattr(content.descriptor, CHECKSUM)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return None
+        raise
+
+
+def _is_undamaged(content: Content) -> bool:
+    try:
+        expected = _expected(content)
+        return expected is None or _checksum_of(content) == expected
+    except OSError:  # a disk that can't read what it has
+        return False
+
+
+def _is_undamaged_at_once(content: Content) -> bool:
+    """False also if that can't be known without waiting."""
+    try:
+        size = os.fstat(content.descriptor).st_size
+        if size > _QUICK_BYTES:
+            return False
+        expected = _expected(content)
+        buffer = bytearray(size)
+        read = os.preadv(content.descriptor, [buffer], 0, os.RWF_NOWAIT) if size else 0
+        return read == size and expected in (None, _checksum(buffer))
+    except OSError:
+        return False
+
+
+def _checksum_of(content: Content) -> bytes:
+    os.posix_fadvise(content.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    checksum = 0
+    for piece in _pieces(content):
+        checksum = crc32(piece, checksum)
+    os.posix_fadvise(content.descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+    return checksum.to_bytes(4, "big")
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    offset = 0
+    while piece := os.pread(content.descriptor, _READ_AT_ONCE, offset):
+        yield piece
+        offset += len(piece)
 
 
 def _in_memory(data: bytes) -> Content:

@@ -53,6 +53,7 @@ class Catalogs:
         content = self._contents.get(ref.digest)
         if content is None:
             content = self._fetcher.content(Wanted(ObjectName(ref.digest, Suffix.CATALOG), ref.size or None))
+            content.pin()
         catalog = _open(str(ref), content)
         with self._lock:
             self._contents[ref.digest] = content

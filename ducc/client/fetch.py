@@ -74,8 +74,9 @@ class Fetcher:
 
     def _load(self, wanted: Wanted) -> Content:
         try:
-            content = self.cached(wanted)  # perhaps somebody was faster
-            return content or self._cache.add(wanted.name.digest, self._download(wanted))
+            with self._cache.alone(wanted.name.digest):
+                content = self.cached(wanted)  # perhaps somebody was faster
+                return content or self._cache.add(wanted.name.digest, self._download(wanted))
         finally:
             with self._lock:
                 del self._running[wanted]

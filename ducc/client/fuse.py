@@ -223,9 +223,11 @@ class Mounted(pyfuse3.Operations):
     @_answering
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         status = StatvfsData()
+        used = self._cache.used_bytes
+        limit = self._cache.limit_bytes or used
         status.f_bsize = status.f_frsize = _BLOCK
-        status.f_blocks = self._cache.limit_bytes // _BLOCK
-        status.f_bfree = status.f_bavail = max(self._cache.limit_bytes - self._cache.used_bytes, 0) // _BLOCK
+        status.f_blocks = limit // _BLOCK
+        status.f_bfree = status.f_bavail = max(limit - used, 0) // _BLOCK
         status.f_namemax = LONGEST_NAME
         return status
 
@@ -240,8 +242,10 @@ class Mounted(pyfuse3.Operations):
         return data
 
     async def _content(self, wanted: Wanted) -> Content:
-        fetcher = self._repository.fetcher
-        content = fetcher.cached(wanted)
+        fetcher, digest = self._repository.fetcher, wanted.name.digest
+        content = self._cache.open_at_once(digest, wanted.size)
+        if content is None and self._cache.has(digest):
+            content = await self._on(self._disk_threads, fetcher.cached, wanted)
         if content is None:
             content = await asyncio.wrap_future(fetcher.fetch(wanted))
         return content

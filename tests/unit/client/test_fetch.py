@@ -135,3 +135,16 @@ def test_a_failure_is_shared_by_those_who_waited_and_by_nobody_else(cache: Cache
             future.result(10)
     assert fetcher.fetch(WANTED).result(10)
     fetcher.close()
+
+
+def test_mounts_that_share_a_cache_ask_once_for_what_all_want(tmp_path: Path) -> None:
+    server = Server(STORED_BYTES)
+    server.gate.clear()
+    fetchers = [Fetcher(server, Cache(tmp_path)) for _ in range(10)]  # as ten processes would have
+    futures = [fetcher.fetch(WANTED) for fetcher in fetchers]
+    time.sleep(0.05)
+    server.gate.set()
+    assert {os.pread(future.result(10).descriptor, 100, 0) for future in futures} == {CONTENT}
+    assert server.asked == {NAME: 1}
+    for fetcher in fetchers:
+        fetcher.close()
