@@ -48,14 +48,17 @@ class TagFilter:
         knows no date of is older than all others, and not too old: nothing goes because something is not known. *now*
         is the clock's unless it is handed in. Raises `TooManyTags`, and what *created* raises.
         """
-        names = sorted({tag for tag in tags if self._is_wanted(tag)}, key=order, reverse=True)
+        names = {tag for tag in tags if self._is_wanted(tag)}
+        if self.newest is None and self.max_age is None:
+            return sorted(_bounded(names))
         dated = cache(created) if created is not None else _no_date
+        newest_first = sorted(names, key=order, reverse=True)
         if self.by == "date" and self.newest is not None:
-            names = sorted(_bounded(names), key=lambda tag: _date_order(dated(tag)), reverse=True)
-        wanted = iter(names) if self.newest is not None else _bounded(names)
+            newest_first = sorted(_bounded(newest_first), key=lambda tag: _date_order(dated(tag)), reverse=True)
+        wanted = iter(newest_first)
         if self.max_age is not None:
             oldest = _before(now or datetime.now(UTC), self.max_age)
-            wanted = (tag for tag in _bounded(names) if (dated(tag) or oldest) >= oldest)
+            wanted = (tag for tag in _bounded(newest_first) if (dated(tag) or oldest) >= oldest)
         return sorted(islice(wanted, self.newest))
 
     def _is_wanted(self, tag: str) -> bool:

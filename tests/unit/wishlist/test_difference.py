@@ -94,11 +94,13 @@ LINES = st.lists(st.sampled_from(["a\n", "b\n", "\n", "+++ c\n", "--- d\n", "@@ 
 
 
 @given(LINES, LINES)
-def test_the_changed_lines_and_the_unchanged_ones_are_the_new_file(old, new):
+def test_the_changed_lines_are_those_that_are_not_taken_from_the_old_file(old, new):
     text = "".join(difflib.unified_diff(old, new, "a/w", "b/w"))
-    changed = read_diff(text).of("/w") or set()
-    kept = [line for number, line in enumerate(new, 1) if number not in changed]
-    assert all(line in old for line in kept)
+    steps = difflib.SequenceMatcher(None, old, new).get_opcodes()
+    written = {
+        line + 1 for step, _, _, first, end in steps if step in ("insert", "replace") for line in range(first, end)
+    }
+    assert (read_diff(text).of("/w") or set()) == written
 
 
 @given(st.text("+-@ \\\n1,abd/", max_size=60))

@@ -1,8 +1,11 @@
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ducc.image.manifest import Platform
+from ducc.wishlist.item import ITEM_KEYS, TAG_KEYS
 from ducc.wishlist.parse import BadSetting, DuplicateWish, MalformedWishlist, Wishlist, WrongType, parse_wishlist
 from ducc.wishlist.settings import ALL_PLATFORMS, FOREVER, TagFilter, WishSettings
 from ducc.wishlist.versions import VersionRange
@@ -118,6 +121,39 @@ def test_an_item_is_an_image_with_settings(line, error, said):
     (broken,) = wishlist.broken
     assert f"w.yaml:{said}" in str(broken)
     assert len(str(broken).splitlines()) == 1
+
+
+SCALARS = [
+    "a",
+    "1",
+    "1.5",
+    "true",
+    "null",
+    "[]",
+    "{}",
+    "[a, a]",
+    "{a: b}",
+    "!!int x",
+    "!!bool [a]",
+    "!!str {}",
+    "''",
+    "all",
+]
+
+
+@given(st.dictionaries(st.sampled_from([*ITEM_KEYS, "x"]), st.sampled_from([*SCALARS, "host.org/a:*"]), max_size=4))
+def test_any_item_is_a_wish_or_one_line_that_says_why_not(values):
+    written = ", ".join(f"{key}: {value}" for key, value in values.items())
+    wishlist = read(f"input:\n  - {{{written}}}\n")
+    assert len(wishlist.wishes) + len(wishlist.broken) == 1
+    assert all(len(str(broken).splitlines()) == 1 for broken in wishlist.broken)
+
+
+@given(st.dictionaries(st.sampled_from([*TAG_KEYS, "x"]), st.sampled_from(SCALARS), max_size=3))
+def test_any_choice_of_tags_is_one_or_breaks_its_item_alone(values):
+    written = ", ".join(f"{key}: {value}" for key, value in values.items())
+    wishlist = read(f"input:\n  - {{image: 'a:*', tags: {{{written}}}}}\n")
+    assert len(wishlist.wishes) + len(wishlist.broken) == 1
 
 
 def test_all_faults_of_an_item_are_told_in_one_line():
