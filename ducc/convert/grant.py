@@ -49,7 +49,7 @@ def grant(
     """Publish what is missing of *wishes*, all or some of a repository's, in one revision; each fails alone.
 
     Layers are ingested by *executor*, if there is one. Once *stop* is set no image is begun, those under way end or
-    are left, and those that are complete by then are committed: that takes `GRACE_SECONDS` and a commit. Raises what
+    are left, and those that are complete by then are committed: that takes `LAST_SECONDS` and a commit. Raises what
     concerns all wishes: the store, the keys, or the repository can't be used.
     """
     started = time.monotonic()

@@ -18,7 +18,8 @@ from typing import ParamSpec, TypeVar
 from ducc.convert.observer import LayerProgress, Observer
 from ducc.image.digest import Digest
 
-GRACE_SECONDS = 4.0  # for what is under way; the commit of what is complete comes after
+GRACE_SECONDS = 3.0  # for what is under way
+LAST_SECONDS = 5.0  # by when what is done is taken up; the commit comes after
 _LOOK_SECONDS = 0.2
 
 P = ParamSpec("P")
@@ -35,7 +36,7 @@ class Stop:
     def __init__(self, event: Event | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._event, self._clock = event or Event(), clock
         self._is_broken_off = False
-        self._deadline: float | None = None
+        self._since: float | None = None
 
     @property
     def is_set(self) -> bool:
@@ -52,8 +53,11 @@ class Stop:
             raise Stopped
 
     def result(self, future: "Future[T]") -> T:
-        """Wait for a result; once the pass is to end, no longer than the grace that is left, then raise `Stopped`."""
-        while (left := self.seconds_left()) > 0:
+        """Wait for a result; once the pass is to end, no longer than the grace that is left, then raise `Stopped`.
+
+        What is done by then is returned for a little longer.
+        """
+        while (left := self.seconds_left()) > 0 or (future.done() and self.seconds_left(LAST_SECONDS) > 0):
             try:
                 return future.result(min(left, _LOOK_SECONDS))
             except NotYet:
@@ -61,13 +65,13 @@ class Stop:
                     raise
         raise Stopped
 
-    def seconds_left(self) -> float:
+    def seconds_left(self, grace: float = GRACE_SECONDS) -> float:
         """How long what is under way may still take."""
         if not self.is_set:
             return math.inf
-        if self._deadline is None:
-            self._deadline = self._clock() + GRACE_SECONDS
-        return max(0.0, self._deadline - self._clock())
+        if self._since is None:
+            self._since = self._clock()
+        return max(0.0, self._since + grace - self._clock())
 
 
 class Watched:
