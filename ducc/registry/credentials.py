@@ -38,7 +38,7 @@ class Credential:
     """
 
     registry: str  # host or host:port
-    username: str
+    username: str = field(repr=False)
     password: str = field(repr=False)
     namespace: str = ""
     scheme: str = "https"
@@ -88,7 +88,7 @@ class SecretFile:
     """
 
     area: Area
-    username: str
+    username: str = field(repr=False)
     path: Path
     scheme: str = "https"
 

@@ -1,8 +1,11 @@
 """The registry client against Debian's `docker-registry`: anonymous, by password, and by token."""
 
+import base64
 import hashlib
+import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -11,10 +14,12 @@ from ducc.image.platform import NoSuchPlatform, Platform
 from ducc.image.reference import Reference
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import AccessDenied, Credential, Credentials
+from ducc.registry.settings import RegistriesSettings, read_settings
 from ducc.transport import Transport
 from ducc.wishlist.expand import expand
 from tests import builders
 from tests.builders import Attestation, Image, Index, Layer
+from tests.fakes.configured_registry import configured_registry
 from tests.fakes.token_server import token_server
 from tests.registry import PASSWORD, USER, running_registry
 
@@ -168,3 +173,84 @@ def test_a_token_that_expires_between_two_layers_is_renewed(storage, tmp_path):
         for layer in image.manifest.layers:
             assert digest_of_blob(registry, reference, layer) == layer.digest.hex
         assert len(tokens.scopes) == 2
+
+
+# --- as an operator sets it up -------------------------------------------------------------
+
+
+def settings_file(directory: Path, text: str, **secrets: str) -> RegistriesSettings:
+    for name, content in (*secrets.items(), ("registries.yaml", text)):
+        (directory / name).write_text(content)
+        (directory / name).chmod(0o600)
+    return read_settings(directory / "registries.yaml")
+
+
+def layers_are_whole(registry: Registry, reference: Reference) -> bool:
+    layers = registry.resolve(reference).manifest.layers
+    return all(digest_of_blob(registry, reference, layer) == layer.digest.hex for layer in layers)
+
+
+def test_a_password_in_a_file_opens_its_registry_and_by_its_name_too(storage, tmp_path):
+    with running_registry(storage, basic_auth=True) as guarded:
+        credentials = f"credentials: {{mine: {{for: '{guarded.host}', user: {USER}, password_file: secret}}}}\n"
+        default = f"registries: {{'{guarded.host}': {{credentials: mine}}}}\n"
+        named = Registry.from_settings(settings_file(tmp_path, credentials, secret=PASSWORD))
+        assert layers_are_whole(named.using("mine"), image_at(guarded))
+        with pytest.raises(AccessDenied):
+            named.resolve(image_at(guarded))
+        assert layers_are_whole(
+            Registry.from_settings(settings_file(tmp_path, credentials + default)), image_at(guarded)
+        )
+
+
+@pytest.mark.parametrize("path", ["home/.docker/config.json", "run/containers/auth.json"])
+def test_a_login_of_another_program_opens_its_registry(storage, tmp_path, path):
+    with running_registry(storage, basic_auth=True) as guarded:
+        auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        file = tmp_path / path
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"auths": {f"{guarded.host}/group": {"auth": auth}}}))
+        file.chmod(0o600)
+        environ = {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+        registry = Registry.from_settings(RegistriesSettings(), environ)
+        assert layers_are_whole(registry, image_at(guarded))
+        with pytest.raises(AccessDenied):
+            registry.resolve(image_at(guarded, ":1", "other/image"))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_identity_token_opens_a_registry_with_tokens(storage, tmp_path, right):
+    with token_server(tmp_path, "identity-t0ken") as tokens, tokens.guarded_registry(storage) as guarded:
+        text = f"credentials: {{mine: {{for: '{guarded.host}', token_file: secret}}}}\n"
+        settings = settings_file(tmp_path, text, secret="identity-t0ken" if right else "revoked-t0ken")
+        registry = Registry.from_settings(settings).using("mine")
+        if right:
+            assert layers_are_whole(registry, image_at(guarded))
+        else:
+            with pytest.raises(AccessDenied, match="refuses the credentials") as caught:
+                registry.resolve(image_at(guarded))
+            assert "t0ken" not in str(caught.value)
+
+
+def test_a_pull_through_cache_serves_an_image(storage, tmp_path):
+    with running_registry(storage) as upstream:
+        remote = f"proxy: {{remoteurl: '{upstream.url}'}}\n"
+        with configured_registry(tmp_path, "cache", remote) as cache:
+            text = f"registries: {{'{upstream.host}': {{mirrors: [{{url: '{cache.url}'}}]}}}}\n"
+            registry = Registry.from_settings(settings_file(tmp_path, text))
+            reference = image_at(upstream)
+            image = registry.resolve(reference)
+            assert image.manifest.raw == IMAGE.manifest
+            for layer in image.manifest.layers:
+                assert digest_of_blob(registry, reference, layer) == layer.digest.hex
+            ours = [request for request in cache.blob_fetches() if request.status == 200]
+            assert len(ours) == 1 + len(image.manifest.layers)
+            assert sorted(registry.tags(reference)) == TAGS
+
+
+def test_every_build_of_an_index_is_found_at_once(anonymous):
+    found = client().resolve_platforms(image_at(anonymous, ":1", "group/index"), None)
+    assert {str(platform): image.manifest.raw for platform, image in found} == {
+        "linux/amd64": IMAGE.manifest,
+        "linux/arm/v6": ARM.manifest,
+    }

@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,14 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from tests.needs import need_program
-from tests.registry import CONFIG, Registry, free_port
+from tests.fakes.configured_registry import configured_registry
+from tests.registry import Registry
 
 ISSUER, SERVICE = "test-issuer", "test-registry"
 
@@ -49,19 +47,8 @@ class TokenServer:
     @contextlib.contextmanager
     def guarded_registry(self, directory: Path) -> Iterator[Registry]:
         """Debian's `docker-registry` over the storage in *directory*, open to those who bring our tokens."""
-        need_program("docker-registry")
-        registry = Registry(f"127.0.0.1:{free_port()}", directory / "storage", directory / "guarded.log")
-        config = directory / "guarded.yml"
-        config.write_text(CONFIG.format(storage=registry.storage, host=registry.host) + self.registry_settings())
-        with registry.log.open("wb") as log:
-            command = ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", config]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            _wait_for(registry)
+        with configured_registry(directory, "guarded", self.registry_settings()) as registry:
             yield registry
-        finally:
-            process.kill()
-            process.wait()
 
     def registry_settings(self) -> str:
         """The lines of a registry's configuration that make it ask for our tokens."""
@@ -106,8 +93,18 @@ def _handler(server: TokenServer) -> type[BaseHTTPRequestHandler]:
             if expected is not None and self.headers.get("Authorization") != f"Basic {expected}":
                 self._answer(401, {"errors": [{"code": "UNAUTHORIZED"}]})
                 return
-            query = parse_qs(urlsplit(self.path).query)
-            token = server.token(query.get("scope", []))
+            self._answer_with_token(parse_qs(urlsplit(self.path).query))
+
+        def do_POST(self) -> None:
+            """An identity token in a form, as OAuth 2 has it; the password stands for it."""
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            if form.get("grant_type") != ["refresh_token"] or form.get("refresh_token") != [server.password]:
+                self._answer(400, {"error": "invalid_grant"})
+                return
+            self._answer_with_token(form)
+
+        def _answer_with_token(self, asked: dict[str, list[str]]) -> None:
+            token = server.token(asked.get("scope", []))
             self._answer(200, {server.key_of_the_token: token, "expires_in": server.lifetime_seconds})
 
         def _answer(self, status: int, value: object) -> None:
@@ -122,17 +119,6 @@ def _handler(server: TokenServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-def _wait_for(registry: Registry) -> None:
-    for _ in range(200):
-        try:
-            requests.get(f"{registry.url}/v2/", timeout=5)
-        except requests.ConnectionError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"docker-registry did not start:\n{registry.log.read_text(errors='replace')}")
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
