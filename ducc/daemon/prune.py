@@ -21,7 +21,7 @@ from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import Change, PutFile, Remove, to_json_bytes
 from ducc.publish.repository import Head, Repository
-from ducc.wishlist.expand import matches
+from ducc.wishlist.glob import matches
 from ducc.wishlist.settings import FOREVER
 from ducc.wishlist.wish import Wish
 

@@ -5,21 +5,28 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import requests
 
+from ducc.daemon.schedule import SMALL_BYTES
 from ducc.daemon.state import read_state
-from tests.builders import Image, Layer, file, push
-from tests.console import SYSTEM_PATH
+from tests.builders import Image, Layer, file, push, sha256
+from tests.console import SCRIPT, SYSTEM_PATH
 from tests.end_to_end.published import repository
+from tests.needs import need_root
 from tests.registry import running_registry
 
 PATIENCE_SECONDS = 60
 SEED = 20261121
+IDLE_MEGABYTES = 90
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +132,10 @@ def test_of_changed_tags_only_those_are_fetched(shelf, made):
 
 
 def configs(*numbers):
-    from tests.builders import sha256
-
     return {sha256(image(number).config) for number in numbers}
 
 
 def blobs_of(number):
-    from tests.builders import sha256
-
     return [sha256(blob).removeprefix("sha256:") for blob in image(number).blobs]
 
 
@@ -171,7 +174,6 @@ def test_killed_at_any_moment_it_goes_on_and_publishes_nothing_twice(shelf, made
 @contextmanager
 def slow_registry(upstream, seconds_a_chunk=0.2):
     """The registry behind it, with blobs as slow as that for 64 KB."""
-    import requests
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -226,8 +228,9 @@ def test_a_signal_in_the_middle_of_a_big_pull_ends_it_within_ten_seconds_and_the
     assert "no problems found" in made.check()
 
 
-def test_a_small_new_image_does_not_wait_behind_a_big_one(shelf, made, monkeypatch):
-    push(shelf.host, "huge", "1", image("huge", 280 << 20))
+def test_a_small_new_image_does_not_wait_behind_a_big_one(shelf, made):
+    data = random.Random(SEED).randbytes(1 << 20) * (SMALL_BYTES // (1 << 20) + 1)
+    push(shelf.host, "huge", "1", Image([Layer.of(file("huge", data), compression="none")]))
     push(shelf.host, "tiny", "1", image("tiny"))
     with slow_registry(shelf.url) as host:
         huge, tiny = f"http://{host}/huge:1", wish(shelf, "tiny", "1")
@@ -324,42 +327,85 @@ def test_no_credential_is_in_any_output(shelf, made, tmp_path):
     assert canary.encode() not in (daemon.state / f"{made.fqrn}.sqlite").read_bytes()
 
 
+NOBODY = 65534
+OPEN_THE_WAY = (
+    'mount --bind "$1" "$2" && mount -t tmpfs -o mode=755 none "$3" && mkdir -p "$1" && mount --bind "$2" "$1"'
+)
+AS_NOBODY = [
+    "setpriv", "--pdeathsig", "KILL", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs",
+    "--bounding-set=-all", "--inh-caps=-all",
+]  # fmt: skip
+
+
+def for_nobody(tmp_path):
+    """Words that run a command as the user nobody, in whose view the interpreter can be reached."""
+    python = Path(sys.base_prefix)
+    hidden = [path for path in reversed(python.parents) if not path.stat().st_mode & 0o001]
+    if not hidden:
+        return AS_NOBODY
+    (tmp_path / "python").mkdir()
+    script = f'{OPEN_THE_WAY} && shift 3 && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh", python, tmp_path / "python", hidden[0], *AS_NOBODY]
+
+
+def give_to_nobody(directory):
+    for path in [*directory.rglob("*"), directory]:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    for path in directory.parents:
+        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o001)
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_an_unprivileged_user_without_home_locale_or_input_can_run_it(shelf, made, umask, tmp_path):
     """B98, as the user nobody: no HOME, LANG=C, closed stdin, few descriptors, proxies set, any umask."""
-    import subprocess
-
-    from tests.console import SCRIPT
-    from tests.needs import need_root
-
     need_root()
     push_some(shelf, "plain", range(3))
     wishes = [wish(shelf, "plain", f"v{number}") for number in range(3)]
     wishlist = made.wishlist(*wishes)
-    nobody = 65534
-    for path in [*made.directory.rglob("*"), made.directory]:
-        os.chown(path, nobody, nobody, follow_symlinks=False)
-    for path in [made.directory, *made.directory.parents]:
-        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
-            os.chmod(path, path.stat().st_mode | 0o011)
-    log = (tmp_path / "log").open("wb")
+    give_to_nobody(made.directory)
+    started = time.time()
+    log = tmp_path / "log"
     command = [
-        "setpriv", "--pdeathsig", "KILL", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", "--no-new-privs",
-        "--bounding-set=-all", "--inh-caps=-all", "sh", "-c", f'umask {umask:03o}; ulimit -n 256; exec "$@" <&-', "sh",
-        SCRIPT, "loop", wishlist, *made.publisher, "--interval", "1s", "--state", made.directory / "state",
+        *for_nobody(tmp_path), "sh", "-c", f'umask {umask:03o}; ulimit -n 256; exec "$@" <&-', "sh", SCRIPT, "loop",
+        wishlist, *made.publisher, "--interval", "1s", "--state", made.directory / "state",
     ]  # fmt: skip
     environment = {"PATH": SYSTEM_PATH, "LANG": "C", "http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
-    process = subprocess.Popen(command, cwd="/", env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd="/", env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while made.revision == 1 or names(made) != wishes:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
+        assert privileges(process.pid) == {"Uid": f"{NOBODY}", "CapEff": "0" * 16, "CapBnd": "0" * 16}
     finally:
         process.terminate()
-        assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()
-        log.close()
-    writable = [path for path in made.directory.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
-    assert [path for path in writable if path.stat().st_mtime > made.keys.stat().st_mtime] == []
+        assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()
+    new = [path for path in made.directory.rglob("*") if not path.is_symlink() and path.stat().st_ctime >= started]
+    assert new
+    assert [path for path in new if path.stat().st_mode & 0o022] == []
     assert "no problems found" in made.check()
+
+
+def privileges(process):
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return {name: lines[name].split()[-1] for name in ("Uid", "CapEff", "CapBnd")}
+
+
+def test_it_is_small_when_it_has_nothing_to_do(shelf, made):
+    number = 300
+    layer = Layer.of(file("common", b"the same in all"))
+    for one in range(number):
+        push(shelf.host, "many", f"v{one}", Image([layer], {"Env": [f"NUMBER={one}"]}))
+    daemon = Daemon(made, made.wishlist(*quoted(wish(shelf, "many", "*"))), "--interval", "1h")
+    daemon.until(lambda: len(daemon.statuses()) == number and set(daemon.statuses().values()) == {"granted"}, 300)
+    assert daemon.stop()[0] == 0
+    idle = Daemon(made, made.wishlist(*quoted(wish(shelf, "many", "*"))), "--interval", "1h", state="new")
+    idle.until(lambda: len(idle.statuses()) == number)
+    time.sleep(1)
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{idle.process.pid}/status").read_text().splitlines())
+    memory = int(fields["VmRSS"].split()[0]) / 1024
+    print(f"{memory:.0f} MB with {number} images known")
+    assert memory <= IDLE_MEGABYTES

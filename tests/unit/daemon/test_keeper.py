@@ -14,7 +14,7 @@ from ducc.daemon.state import State, Status
 from ducc.daemon.work import Seen
 from ducc.layer.entries import DiffIdMismatch
 from ducc.transport import Unreachable
-from ducc.wishlist.expand import matches
+from ducc.wishlist.glob import matches
 from ducc.wishlist.parse import parse_wishlist
 
 FQRN = "images.example.org"
