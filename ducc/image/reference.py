@@ -43,6 +43,7 @@ class MalformedReference(BadInput):
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(f"{shown(text)}: {reason}")
+        self.reason = reason
 
 
 class NoRegistry(MalformedReference):
@@ -94,17 +95,20 @@ class Reference:
             raise MalformedReference(text, "an @ may only stand before a digest; passwords go in the credentials")
         registry, path = _split_registry(text, whole_name, bool(separator))
         repository, colon, tag = path.partition(":")
+        implied_tag = None if at else DEFAULT_TAG
         repository = _in_registry(registry, repository if colon else repository.removesuffix("/"))
         try:
             return cls(
                 scheme if separator else "https",
                 registry,
                 repository,
-                tag if colon else None if at else DEFAULT_TAG,
+                tag if colon else implied_tag,
                 Digest.parse(digest) if at else None,
             )
         except MalformedDigest as error:
             raise MalformedReference(text, str(error)) from error
+        except MalformedReference as error:
+            raise MalformedReference(text, error.reason) from error
 
     @property
     def is_wildcard(self) -> bool:

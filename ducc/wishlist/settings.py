@@ -1,7 +1,7 @@
 """What a wish may say besides the image: platforms, products, credentials, retention, priority, which tags.
 
-Every setting has a default, and the defaults together are what a plain line of `input` has always meant. Pure: no I/O;
-what is to be known of registries and clocks is handed in.
+Every setting has a default, and the defaults together are what a plain line of `input` has always meant. No I/O: what
+is to be known of registries is handed in, and so may be the time.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -188,6 +188,13 @@ def test_what_the_grammar_does_not_know_is_refused(text):
         Reference.parse(text)
 
 
+@pytest.mark.parametrize("text", ["Ubuntu", "docker.io/a..b", "host.org/a:.1", f"a@sha256:{HEX[:-1]}"])
+def test_what_is_refused_is_shown_as_it_was_written(text):
+    with pytest.raises(MalformedReference) as caught:
+        Reference.parse(text)
+    assert str(caught.value).startswith(f"{text}: ")
+
+
 @pytest.mark.parametrize(
     "text",
     [
