@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.tree import Bind
+from ducc.convert.fetch import FetchLayer
 from ducc.convert.observer import Unobserved
 from ducc.convert.plan import Step, plan
 from ducc.convert.published import Published
@@ -55,6 +56,7 @@ class Desk:
         self.registry = quick_registry()
         self.observer = Unobserved()
         self.clock = CLOCK
+        self.elsewhere: FetchLayer | None = None
 
     @property
     def store(self) -> MemoryStore:
@@ -85,6 +87,7 @@ class Desk:
             self.spool,
             self.observer,
             workers,
+            self.elsewhere,
             clock=lambda: self.clock,
         )
         try:

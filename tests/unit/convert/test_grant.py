@@ -3,6 +3,7 @@
 import base64
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from ducc.convert.plan import Convert, Keep
 from ducc.convert.report import Report
 from ducc.convert.stop import LAST_SECONDS, Stop, Stopped, Threads
 from ducc.image.reference import Reference
+from ducc.ingest.layer import LayerTree
 from ducc.publish.repository import Repository
-from ducc.registry.client import Registry
+from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import Credentials
 from ducc.registry.settings import read_settings
 from ducc.transport import Transport
@@ -140,30 +142,71 @@ def test_a_wildcard_may_choose_by_the_dates_of_images(table: Desk, monkeypatch):
     assert [step.reference.tag for step in table.plan(one)] == ["new"]
 
 
-def test_a_wish_is_granted_with_its_own_credentials_and_fails_without(table: Desk, tmp_path):
-    """A registry that wants a password for everything; it is told only for the wish that names the credentials."""
-    name = table.hold(IMAGES[0])
+@pytest.fixture
+def guarded(table: Desk, tmp_path: Path) -> Callable[[Iterable[str]], None]:
+    """A function that lets paths of the registry ask for a password, which the credentials `mine` hold."""
     wanted = "Basic " + base64.b64encode(b"robot:canary").decode()
+    secret, settings = tmp_path / "secret", tmp_path / "registries.yaml"
+    secret.write_text("canary\n")
+    settings.write_text(f"credentials:\n  mine: {{for: '{table.server.host}', user: robot, password_file: {secret}}}\n")
+    for path in (secret, settings):
+        path.chmod(0o600)
+    transport = Transport(idle_seconds=5, sleep=lambda _: None, attempts=2)
+    table.registry = Registry(transport, Credentials(), read_settings(settings))
 
-    def guarded(seen: Seen) -> Answer:
+    def answer(seen: Seen) -> Answer:
         if seen.headers.get("Authorization") != wanted:
             return Answer(401, b"{}", {"WWW-Authenticate": 'Basic realm="r"'})
-        return table.server.content.get(seen.path, Answer(404, b"{}"))
+        return table.server.content[seen.path]
 
-    for path in list(table.server.content):
-        table.server.say_always(path, guarded)
-    secret = tmp_path / "secret"
-    secret.write_text("canary\n")
-    secret.chmod(0o600)
-    settings = tmp_path / "registries.yaml"
-    settings.write_text(f"credentials:\n  mine: {{for: '{table.server.host}', user: robot, password_file: {secret}}}\n")
-    settings.chmod(0o600)
-    table.registry = Registry(
-        Transport(idle_seconds=5, sleep=lambda _: None, attempts=2), Credentials(), read_settings(settings)
-    )
+    def guard(paths: Iterable[str]) -> None:
+        for path in paths:
+            table.server.say_always(path, answer)
+
+    return guard
+
+
+def test_a_wish_is_granted_with_its_own_credentials_and_fails_without(table: Desk, guarded):
+    name = table.hold(IMAGES[0])
+    guarded(list(table.server.content))
     assert statuses(table.convert(name)) == ["failed"]
     assert statuses(table.convert({"image": name, "credentials": "mine"})) == ["published"]
     assert statuses(table.convert({"image": name, "credentials": "others"})) == ["failed"]
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_a_layer_that_one_wish_may_not_have_is_got_with_the_credentials_of_another(table: Desk, guarded, first):
+    one, two = table.hold(IMAGES[0], "one"), table.hold(Image([SHARED], {"Cmd": ["two"]}), "two")
+    guarded([blob_path(SHARED)])
+    both = [one, {"image": two, "credentials": "mine"}]
+    report = table.convert(*(both if first == "without" else both[::-1]))
+    by_image = {outcome.image: outcome.status for outcome in report.outcomes}
+    assert by_image[two] == "published"
+    assert by_image[one] in ("failed", "published")  # what is published is there for everybody
+    assert statuses(table.convert(one)) in (["published"], ["unchanged"])
+
+
+def test_layers_that_need_credentials_are_not_fetched_by_workers_who_have_none(table: Desk, guarded):
+    def elsewhere(*_: object) -> LayerTree:
+        raise NoSuchImage("asked elsewhere")
+
+    table.elsewhere = elsewhere
+    name = table.hold(IMAGES[0])
+    guarded(list(table.server.content))
+    assert statuses(table.convert({"image": name, "credentials": "mine"})) == ["published"]
+    plain = table.hold(Image([Layer.of(builders.file("new"))]), "plain")
+    assert "asked elsewhere" in str(table.convert(plain).failed[0].error)
+
+
+def test_an_image_that_was_replaced_and_deleted_meanwhile_fails_typed_and_is_taken_anew_by_the_next_pass(table: Desk):
+    name = table.hold(IMAGES[0])
+    steps = table.plan(name)
+    del table.server.content[f"/v2/some/image/manifests/{builders.sha256(IMAGES[0].manifest)}"]
+    table.hold(IMAGES[1])
+    (failed,) = table.run(steps).failed
+    assert isinstance(failed.error, NoSuchImage)
+    assert statuses(table.convert(name)) == ["published"]
+    assert table.errors() == []
 
 
 # --- the report ----------------------------------------------------------------------------
