@@ -20,9 +20,9 @@ BIN := .venv/bin
 PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev
-RUN_PACKAGES := fuse3
+RUN_PACKAGES := fuse3 git
 TEST_PACKAGES := attr busybox-static debian-archive-keyring debootstrap docker-registry golang-go libcap2-bin \
-	skopeo umoci util-linux
+	skopeo squid umoci util-linux
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
 SOURCES := $(wildcard ducc graphdriver snapshotter tests bench)
