@@ -6,6 +6,7 @@ foreign layers) is refused under its own name. Sources: OCI image-spec, manifest
 Docker's "Image Manifest Version 2, Schema 2". Pure: no I/O.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -35,6 +36,8 @@ _LAYER_TYPES = (
     "application/vnd.oci.image.layer.v1.tar+zstd",
 )
 _FOREIGN_LAYERS = ("application/vnd.docker.image.rootfs.foreign.", "application/vnd.oci.image.layer.nondistributable.")
+
+_PLATFORM_PART = re.compile("[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
 MAX_LAYERS = 1000
 _MAX_SIZE = 2**63 - 1
@@ -80,7 +83,7 @@ class Platform:
     def parse(cls, text: str) -> "Platform":
         """Read `linux/amd64` or `linux/arm/v7`."""
         parts = text.split("/")
-        if not 2 <= len(parts) <= 3 or not all(part.isascii() and part.isalnum() for part in parts):
+        if not 2 <= len(parts) <= 3 or not all(_PLATFORM_PART.fullmatch(part) for part in parts):
             raise BadInput(f"{ascii(text)[1:-1][:100]}: not a platform: write linux/amd64 or linux/arm/v7")
         return cls(*parts)
 

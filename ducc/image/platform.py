@@ -15,11 +15,11 @@ _ARCHITECTURES = {
     "i386": ("386", ""),
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
-    "aarch64": ("arm64", ""),
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
-_IMPLIED_VARIANTS = {("amd64", "v1"), ("arm64", "v8"), ("386", "")}
+_IMPLIED_VARIANTS = {("amd64", "v1"), ("arm64", "v8")}
+_ARM64_V9_IS_V8 = 5  # v9.0 can all that v8.5 can, v9.1 all that v8.6 can, and so on
 _UNKNOWN = Platform("unknown", "unknown")
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 
@@ -58,9 +58,13 @@ def is_attestation(entry: Descriptor) -> bool:
 def normalised(platform: Platform) -> Platform:
     """One spelling for each platform: `linux/aarch64/v8` is `linux/arm64`, `linux/arm` is `linux/arm/v7`."""
     architecture, variant = platform.architecture.lower(), platform.variant.lower()
+    if architecture == "aarch64":
+        architecture = "arm64"
     architecture, variant = _ARCHITECTURES.get(architecture, (architecture, variant))
-    if variant.isdigit():
+    if variant[:1].isdigit():
         variant = f"v{variant}"
+    if architecture == "arm64":
+        variant = variant.removesuffix(".0")
     if architecture == "arm" and not variant:
         variant = "v7"
     if (architecture, variant) in _IMPLIED_VARIANTS:
@@ -76,16 +80,35 @@ def runnable_on(platform: Platform) -> Iterator[Platform]:
         yield from _variants(wanted.os, "amd64", range(_level(wanted, 1) - 1, 0, -1))
         yield Platform(wanted.os, "386")
     elif wanted.architecture == "arm64":
-        if _level(wanted, 8) > 8:
-            yield Platform(wanted.os, "arm64")
+        yield from _older_arm64(wanted)
         yield from _variants(wanted.os, "arm", range(8, 4, -1))
     elif wanted.architecture == "arm":
         yield from _variants(wanted.os, "arm", range(_level(wanted, 7) - 1, 4, -1))
 
 
+def _older_arm64(wanted: Platform) -> Iterator[Platform]:
+    """From new to old, down to the first: v9.1 runs v9, v8.6, v8.5 …, v8.1 and what says no variant."""
+    major, minor = _level(wanted, 8), _minor(wanted)
+    if major == 9:
+        for lower in range(minor - 1, -1, -1):
+            yield normalised(Platform(wanted.os, "arm64", f"v9.{lower}"))
+        major, minor = 8, minor + _ARM64_V9_IS_V8 + 1
+    if major == 8:
+        for lower in range(minor - 1, -1, -1):
+            yield normalised(Platform(wanted.os, "arm64", f"v8.{lower}"))
+    elif major > 9:
+        yield Platform(wanted.os, "arm64")
+
+
 def _variants(os: str, architecture: str, levels: range) -> Iterator[Platform]:
     for level in levels:
         yield normalised(Platform(os, architecture, f"v{level}"))
+
+
+def _minor(platform: Platform) -> int:
+    """The number after the point of a variant: of `v8.2` 2, of `v8` 0."""
+    digits = platform.variant.partition(".")[2]
+    return int(digits) if digits.isdigit() and len(digits) < 3 else 0
 
 
 def _level(platform: Platform, implied: int) -> int:
