@@ -105,6 +105,7 @@ class Desk:
 
     def check(self, tmp_path):
         assert "no problems found" in self.made.check()
+        stock.need_stock()
         with self.made.served() as url:
             stock.check(self.made, url, tmp_path)
 
