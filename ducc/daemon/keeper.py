@@ -1,7 +1,7 @@
 """Keeps one repository equal to its wishlists: looks, puts what is missing in lanes, grants it, and tries again.
 
-One thread looks, and has one for each registry while there is something to ask, so that waiting for one registry slows
-nobody else's images; one thread a lane grants. What they share is changed under one lock, and noted in the state.
+Each registry is asked by a thread of its own while there is something to ask, so that waiting for one slows nobody
+else's images; one thread a lane grants. What they share is changed under one lock, and noted in the state.
 """
 
 import logging
@@ -9,9 +9,8 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ducc import layout
 from ducc.convert.observer import Unobserved
@@ -19,10 +18,12 @@ from ducc.convert.report import Outcome, Report
 from ducc.convert.stop import Stopped
 from ducc.daemon import transitions
 from ducc.daemon.events import Events, TellingObserver
+from ducc.daemon.meaning import may_mean
 from ducc.daemon.schedule import Lane, next_batch, pause_seconds
 from ducc.daemon.state import ImageState, Run, State, Status
 from ducc.daemon.work import Seen, Work
 from ducc.errors import DuccError, UnexpectedFailure
+from ducc.image.reference import Reference
 from ducc.wishlist.parse import Wish, Wishlist
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,12 @@ class Order:
     hurry: bool
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a round found: the images that wishes stand for, and those wishes for which that is known."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What one registry is to be asked for."""
 
-    images: set[str] = field(default_factory=set)
-    wishes: set[str] = field(default_factory=set)
+    wishes: list[Wish]
+    hurry: bool
 
 
 class Keeper:
@@ -70,21 +71,20 @@ class Keeper:
         self._ready: set[str] = set()  # images for the lanes to take
         self._busy: set[str] = set()  # images that a lane has
         self._down: set[str] = set()  # registries that answered nobody the last time
+        self._looking: set[str] = set()  # registries that are being asked
+        self._asked: dict[str, _Question] = {}  # what registries are to be asked, when they are free
         self._order: Order | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
-        self._threads = [self._thread("look", self._look)]
-        self._threads += [self._thread(lane, self._serve, lane) for lane in Lane]
-
-    def _thread(self, name: str, task: Callable[..., None], *arguments: Lane) -> threading.Thread:
-        return threading.Thread(target=task, args=arguments, name=f"{name} {self.fqrn}", daemon=True)
+        self._threads = [_thread(f"look {fqrn}", self._look)]
+        self._threads += [_thread(f"{lane} {fqrn}", self._serve, lane) for lane in Lane]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
     def order(self, order: Order) -> None:
-        """Let a round begin as soon as the last one is over; of several orders the last one counts."""
+        """Ask each registry as soon as it has answered what it was asked before; the last order counts."""
         with self._changed:
             hurry = order.hurry or (self._order is not None and self._order.hurry)
             self._order = replace(order, hurry=hurry)
@@ -105,7 +105,9 @@ class Keeper:
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        with self._changed:
+            nobody_looks = self._changed.wait_for(lambda: not self._looking, max(0.0, deadline - time.monotonic()))
+        return nobody_looks and not any(thread.is_alive() for thread in self._threads)
 
     def counts(self) -> dict[Status, int]:
         """How many images there are of each status, those that left the lists not counted."""
@@ -116,91 +118,101 @@ class Keeper:
     # --- looking ---
 
     def _look(self) -> None:
+        """Let each registry be asked as soon as there is something to ask, by one thread at a time."""
         while not self._stop.is_set():
-            try:
-                order, due = self._next()
-                if order is not None:
-                    self._round(order)
-                else:
-                    self._look_at(due, hurry=False)
-            except Stopped:
-                return
-            except Exception as error:  # the daemon goes on whatever a round meets
-                log.error("looking failed: repository=%s reason=%s", self.fqrn, error, exc_info=error)
-                self._stop.wait(pause_seconds(1, UnexpectedFailure.exit_code, self._chance()))
+            with self._changed:
+                questions = self._questions()
+                if not questions:
+                    self._changed.wait(self._seconds_to_retry())
+                self._looking |= questions.keys()
+            for registry, question in questions.items():
+                _thread(f"look {registry}", self._look_at, registry, question).start()
 
-    def _next(self) -> tuple[Order | None, list[Wish]]:
-        """Wait for an order, or until failing wishes are due; neither when all is over."""
-        with self._changed:
-            while not self._stop.is_set():
-                if self._order is not None:
-                    order, self._order = self._order, None
-                    return order, []
-                now = self._now()
-                waiting = [image for image in self._images.values() if self._is_to_be_retried(image)]
-                if due := [self._wishes[image.image] for image in waiting if image.next_try <= now]:
-                    return None, due
-                self._changed.wait(min((image.next_try - now for image in waiting), default=None))
-        return None, []
+    def _questions(self) -> dict[str, _Question]:
+        """What is to be asked now of registries that nobody asks just now."""
+        if self._order is not None:
+            self._take_order(self._order)
+            self._order = None
+        free = _REGISTRIES_AT_A_TIME - len(self._looking)
+        asked = [registry for registry in self._asked if registry not in self._looking][:free]
+        questions = {registry: self._asked.pop(registry) for registry in asked}
+        now = self._now()
+        for image in self._to_be_retried():
+            wish = self._wishes[image.image]
+            registry = wish.reference.registry
+            if image.next_try > now or registry in self._looking or registry in self._asked or registry in asked:
+                continue
+            if registry in questions or len(questions) < free:
+                questions.setdefault(registry, _Question([], hurry=False)).wishes.append(wish)
+        return questions
 
-    def _is_to_be_retried(self, image: ImageState) -> bool:
-        idle = image.image not in self._ready and image.image not in self._busy
-        return idle and image.status is Status.FAILING and image.left_at is None and image.image in self._wishes
-
-    def _round(self, order: Order) -> None:
-        wishes = [wish for one in order.lists for wish in one.wishes]
-        found = self._look_at(wishes, hurry=order.hurry)
+    def _take_order(self, order: Order) -> None:
+        """Note what is wished for from now on; what was to be asked for the last order is not asked any more."""
+        now = self._now()
+        self._asked = {}
+        for wish in (wish for one in order.lists for wish in one.wishes):
+            self._asked.setdefault(wish.reference.registry, _Question([], order.hurry)).wishes.append(wish)
         broken = [wish for one in order.lists for wish in one.broken]
-        now = self._now()
-        with self._changed:
-            states = [transitions.broken(self._images.get(transitions.place_of(wish)), wish, now) for wish in broken]
-            self._images |= {state.image: state for state in states}
-            found.images |= {state.image for state in states}
-            self._note_left(found, {str(wish.reference) for wish in wishes}, order, now)
-            self._state.save(self._images.values())
-        self._state.note("round", {"ended_at": now, "images": len(found.images)})
-        self._state.note("limits", self._work.limits())
+        states = [transitions.broken(self._images.get(transitions.place_of(wish)), wish, now) for wish in broken]
+        self._images |= {state.image: state for state in states}
+        self._note_unlisted(order, {state.image for state in states})
+        self._state.save(self._images.values())
 
-    def _look_at(self, wishes: Iterable[Wish], *, hurry: bool) -> _Found:
-        """Ask all registries at the same time."""
-        by_registry: defaultdict[str, list[Wish]] = defaultdict(list)
-        for wish in wishes:
-            by_registry[wish.reference.registry].append(wish)
-        found = _Found()
-        if by_registry and not self._stop.is_set():
-            with ThreadPoolExecutor(min(len(by_registry), _REGISTRIES_AT_A_TIME), "look") as threads:
-                tasks = [
-                    threads.submit(self._look_at_registry, registry, ours, found, hurry)
-                    for registry, ours in by_registry.items()
-                ]
-            for task in tasks:
-                task.result()
-        return found
+    def _to_be_retried(self) -> list[ImageState]:
+        return [
+            image
+            for image in self._images.values()
+            if image.status is Status.FAILING
+            and image.left_at is None
+            and image.image in self._wishes
+            and image.image not in self._ready
+            and image.image not in self._busy
+        ]
 
-    def _look_at_registry(self, registry: str, wishes: Sequence[Wish], found: _Found, hurry: bool) -> None:
-        now = self._now()
+    def _seconds_to_retry(self) -> float | None:
+        """How long until a failing wish is due; those whose registry is being asked are seen to after that."""
+        waiting = [
+            image.next_try
+            for image in self._to_be_retried()
+            if self._wishes[image.image].reference.registry not in self._looking
+        ]
+        return max(0.0, min(waiting) - self._clock()) if waiting else None
+
+    def _look_at(self, registry: str, question: _Question) -> None:
+        try:
+            self._look_at_registry(registry, question)
+            self._state.note("limits", self._work.limits())
+        except Stopped:
+            pass
+        except Exception as error:  # the daemon goes on whatever a look meets
+            log.error("looking failed: registry=%s reason=%s", registry, error, exc_info=error)
+            self._stop.wait(pause_seconds(1, UnexpectedFailure.exit_code, self._chance()))
+        finally:
+            with self._changed:
+                self._looking.discard(registry)
+                self._changed.notify_all()
+
+    def _look_at_registry(self, registry: str, question: _Question) -> None:
+        now, hurry = self._now(), question.hurry
         with self._changed:
-            asked = [w for w in wishes if hurry or not transitions.is_left_alone(self._images.get(_name(w)), now)]
+            images = self._images
+            asked = [w for w in question.wishes if hurry or not transitions.is_left_alone(images.get(_name(w)), now)]
         if registry in self._down and len(asked) > 1:
             probe, asked = asked[:1], asked[1:]
-            if not self._ask(registry, probe, found, hurry):
+            if not self._ask(registry, probe, hurry):
                 self._wait_for_probe(probe[0], asked)
                 return
-        self._ask(registry, asked, found, hurry)
+        self._ask(registry, asked, hurry)
 
-    def _ask(self, registry: str, wishes: Sequence[Wish], found: _Found, hurry: bool) -> bool:
+    def _ask(self, registry: str, wishes: Sequence[Wish], hurry: bool) -> bool:
         """Look at wishes of one registry, and let lanes have what is wanted; did the registry answer at all?"""
         if not wishes:
             return True
         all_seen = self._seen(wishes)
         is_down = bool(all_seen) and all(seen.error is not None and seen.error.retryable for seen in all_seen)
-        unsized: list[Wish] = []
         with self._changed:
-            self._forget_expanded(wishes, all_seen, found)
-            for seen in all_seen:
-                found.images.add(seen.image)
-                if self._take_in(seen, hurry):
-                    unsized.append(seen.wish)
+            unsized = [seen.wish for seen in all_seen if self._take_in(seen, hurry)]
+            self._note_unanswered(wishes, all_seen)
             if is_down:
                 self._down.add(registry)
             elif registry in self._down:
@@ -240,14 +252,12 @@ class Keeper:
         self._ready.add(image.image)
         return False
 
-    def _forget_expanded(self, wishes: Iterable[Wish], all_seen: Iterable[Seen], found: _Found) -> None:
-        """A wish that could be made into images has no state of its own, but that of its images."""
+    def _note_unanswered(self, wishes: Iterable[Wish], all_seen: Iterable[Seen]) -> None:
+        """Of a wish that could be made into images, only these are there: not itself, nor those seen earlier."""
         unclear = {str(seen.of.reference) for seen in all_seen if seen.error is not None and seen.wish == seen.of}
-        found.wishes |= {str(wish.reference) for wish in wishes} - unclear
-        recovered = [_name(wish) for wish in wishes if wish.reference.is_wildcard and _name(wish) not in unclear]
-        for name in recovered:
-            self._images.pop(name, None)
-        self._state.forget(recovered)
+        clear = {_name(wish) for wish in wishes if wish.reference.is_wildcard} - unclear
+        seen_images = {seen.image for seen in all_seen}
+        self._leave(image for image in self._images.values() if image.wish in clear and image.image not in seen_images)
 
     def _wait_for_probe(self, probe: Wish, others: Iterable[Wish]) -> None:
         """A registry that does not answer one does not answer the others: they wait as long as that one."""
@@ -274,13 +284,19 @@ class Keeper:
                 self._state.save([image])
                 self._changed.notify_all()
 
-    def _note_left(self, found: _Found, wished: set[str], order: Order, now: int) -> None:
-        """Note who is not wished for any more: only where that was seen, not where somebody did not answer."""
+    def _note_unlisted(self, order: Order, broken: set[str]) -> None:
+        """Note who stands on no list any more: only where the list was read, or none is missing."""
         read = {one.path for one in order.lists}
-        for image in list(self._images.values()):
-            known = image.wish in found.wishes if image.wish in wished else order.complete or image.source in read
-            if image.image in found.images or image.image in self._busy or not known:
-                continue
+        wishes: defaultdict[tuple[str, str], list[Reference]] = defaultdict(list)
+        for wish in (wish.reference for one in order.lists for wish in one.wishes):
+            wishes[wish.registry, wish.repository].append(wish)
+        known = (image for image in self._images.values() if order.complete or image.source in read)
+        self._leave(image for image in known if image.image not in broken and not _is_listed(image.image, wishes))
+
+    def _leave(self, images: Iterable[ImageState]) -> None:
+        """These are not wished for any more. What a lane has is seen to when it is looked at again."""
+        now = self._now()
+        for image in [image for image in images if image.image not in self._busy]:
             after = transitions.left(image, now)
             self._ready.discard(image.image)
             self._wishes.pop(image.image, None)
@@ -289,6 +305,7 @@ class Keeper:
                 self._state.forget([image.image])
             else:
                 self._images[image.image] = after
+                self._state.save([after])
 
     # --- granting ---
 
@@ -364,6 +381,20 @@ class Keeper:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _is_listed(image: str, wishes: Mapping[tuple[str, str], Sequence[Reference]]) -> bool:
+    """May one of the wishes, by registry and image name, stand for the image, or for what is known by its name?"""
+    try:
+        reference = Reference.parse(image)
+    except DuccError:  # a place in a list
+        return False
+    ours = wishes.get((reference.registry, reference.repository), ())
+    return any(wish == reference or may_mean(wish, reference) for wish in ours)
+
+
+def _thread(name: str, task: Callable[..., None], *arguments: object) -> threading.Thread:
+    return threading.Thread(target=task, args=arguments, name=name, daemon=True)
 
 
 def _name(wish: Wish) -> str:

@@ -15,13 +15,13 @@ from ducc.catalog.tree import Directory, Nested, Node
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
 from ducc.cvmfs.entry import Entry
+from ducc.daemon.meaning import may_mean
 from ducc.daemon.removals import Removal, Schedule
 from ducc.errors import BadInput, DuccError
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import Change, PutFile, Remove, to_json_bytes
 from ducc.publish.repository import Head, Repository
-from ducc.wishlist.glob import matches
 from ducc.wishlist.settings import FOREVER
 from ducc.wishlist.wish import Wish
 
@@ -59,11 +59,11 @@ class Wished:
     unanswered: tuple[Wish, ...]
 
     def is_uncertain(self, reference: Reference) -> bool:
-        return any(_may_mean(wish, reference) for wish in self.unanswered)
+        return any(may_mean(wish.reference, reference) for wish in self.unanswered)
 
     def kept_seconds(self, reference: Reference, grace_seconds: float) -> float | None:
         """How long an image stays that a wish meant before, when its tags were others; None for ever."""
-        periods = [wish.settings.keep for wish in self.wishes if _may_mean(wish, reference)]
+        periods = [wish.settings.keep for wish in self.wishes if may_mean(wish.reference, reference)]
         if FOREVER in periods:
             return None
         return max((period.total_seconds() for period in periods if period is not None), default=grace_seconds)
@@ -137,14 +137,6 @@ def _judge(
     if before.due > now:
         return Verdict(name, Fate.WAITING, before.due), before
     return Verdict(name, Fate.REMOVED, before.due), None
-
-
-def _may_mean(wish: Wish, reference: Reference) -> bool:
-    """Would the wish stand for the image if its registry said so?"""
-    mine = wish.reference
-    if (mine.registry, mine.repository) != (reference.registry, reference.repository):
-        return False
-    return mine.tag is not None and reference.tag is not None and matches(mine.tag, reference.tag)
 
 
 class _Images:

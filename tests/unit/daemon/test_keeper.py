@@ -28,6 +28,7 @@ class World:
         self.tags = {}
         self.published = {}
         self.down = set()
+        self.silent = set()
         self.faulty = set()
         self.looked, self.sized, self.batches = [], [], []
         self.hold = {}  # image → event that its grant waits for
@@ -36,6 +37,8 @@ class World:
         self.tags[image] = digest, size
 
     def look(self, wishes, stop):
+        while wishes[0].reference.registry in self.silent and not stop.is_set():
+            time.sleep(0.005)
         self.looked.append([str(wish.reference) for wish in wishes])
         return [seen for wish in wishes for seen in self._look(wish)]
 
@@ -121,8 +124,14 @@ class Desk:
             time.sleep(0.005)
 
     def rounds(self, number):
-        """Until so many looks have been answered."""
-        self.until(lambda: len(self.world.looked) >= number and not self.keeper._busy and self.keeper._order is None)
+        """Until so many looks have been answered, and nothing is to be done."""
+        keeper = self.keeper
+        self.until(
+            lambda: (
+                len(self.world.looked) >= number
+                and not (keeper._order or keeper._asked or keeper._looking or keeper._busy)
+            )
+        )
 
     def pass_time(self, seconds):
         self.clock.now += seconds
@@ -264,6 +273,19 @@ def test_a_registry_that_answers_again_is_believed_at_once(world, desk, caplog):
     soonest = min(image.next_try for image in desk.state.images())
     desk.pass_time(soonest - desk.clock())
     desk.until(lambda: desk.statuses() == {A: "granted", B: "granted"})
+
+
+def test_a_registry_that_is_silent_holds_up_nobody_else(world, desk):
+    world.push(A)
+    world.push(C)
+    world.silent.add("s.example")
+    desk.wish(A, C)
+    desk.until(lambda: desk.statuses() == {A: "granted"})
+    world.push(B)
+    desk.wish(A, B, C)
+    desk.until(lambda: desk.statuses() == {A: "granted", B: "granted"})
+    world.silent.clear()
+    desk.until(lambda: desk.statuses() == {A: "granted", B: "granted", C: "granted"})
 
 
 def test_published_images_of_a_registry_that_is_down_stay_and_their_age_is_known(world, desk, caplog):
