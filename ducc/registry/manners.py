@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 LOW_FRACTION = 0.1  # of what a registry allows: with less left, requests that count are spread over what is left of it
+MAX_REGISTRIES = 10_000  # to keep count of
 BURST_SECONDS = 1.0  # for which an unused budget is kept
 
 _BUSY = frozenset({429, 503})
@@ -95,6 +96,8 @@ class Manners:
         name = known_as(registry)
         with self._guard:
             if name not in self._counters:
+                if len(self._counters) >= MAX_REGISTRIES:
+                    self._counters.clear()  # redirects may name ever new hosts
                 budget = self._settings.of_registry(name).budget
                 self._counters[name] = Counter(name, budget, self._sleep, self._chance, self._clock)
             return self._counters[name]

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from ducc.cli.options import open_registry
 from ducc.image.reference import Reference
 from ducc.registry.area import Area
 from ducc.registry.client import Registry
@@ -115,6 +116,14 @@ def test_bytes_stay_in_the_budget(time):
     for _ in range(61):
         counter.arrived(100)
     assert sum(time.slept) == pytest.approx(5.0)
+
+
+def test_hosts_without_end_are_not_all_remembered(time, monkeypatch):
+    monkeypatch.setattr("ducc.registry.manners.MAX_REGISTRIES", 10)
+    ours = manners(time)
+    for number in range(100):
+        ours.heard(("https", f"cdn{number}.example.org", 443), 0.0, 200, HUB)
+    assert len(ours.limits()) <= 10
 
 
 def test_docker_hub_is_counted_once_under_all_its_names(time):
@@ -251,3 +260,25 @@ def test_a_download_that_fails_leaves_its_place_to_others(time, server):
             pass
     with registry.open_blob(image, layer) as stream:
         assert len(stream.read(layer.size)) == layer.size
+
+
+def test_whoever_wants_to_end_can_cut_every_pause_short(server):
+    woken: list[float] = []
+    registry = Registry.from_settings(RegistriesSettings(), sleep=woken.append)
+    server.say_always(MANIFEST, Answer(503, headers={"Retry-After": "50"}))
+    with pytest.raises(TemporaryStatus):
+        registry.manifest_digest(Reference.parse(server.reference()))
+    assert sum(woken) > 200  # all of which took no time
+
+
+def test_an_operators_files_make_a_registry_from_the_command_line(server, tmp_path, monkeypatch):
+    for variable in ("HOME", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "secret").chmod(0o600)
+    settings = tmp_path / "registries.yaml"
+    settings.write_text(f"credentials: {{x: {{for: '{server.host}', user: me, password_file: secret}}}}")
+    server.say(MANIFEST, Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'}))
+    open_registry(settings).using("x").manifest_digest(Reference.parse(server.reference()))
+    assert server.seen[-1].headers["Authorization"] == "Basic bWU6czNjcmV0"
+    assert open_registry(None).limits() == {}
