@@ -365,7 +365,10 @@ class Transport:
                 stream=True,
             )
         except requests.exceptions.SSLError as error:
-            if any("certificate" in str(cause).lower() for cause in _causes(error)):
+            reasons = [str(cause).lower() for cause in _causes(error) if "certificate" in str(cause).lower()]
+            if any("alert" in reason for reason in reasons):
+                raise Unreachable(f"{redacted(url)}: no TLS connection: it wants another certificate of us") from None
+            if reasons:
                 reason = "its certificate is not valid for it, or not signed by an authority known here"
                 raise Untrusted(f"{redacted(url)}: {reason}") from None
             raise Unreachable(f"{redacted(url)}: no TLS connection") from None

@@ -9,6 +9,7 @@ any. Names in URLs come from oras, sending and reading is done by our own transp
 import contextlib
 import copy
 import functools
+import http
 import logging
 import re
 import time
@@ -212,11 +213,14 @@ class Registry:
         """What HEAD says that the reference names; None if it does not say."""
         url = _url(route.reference, _container(route.reference).manifest_url(route.reference.locator))
         try:
-            reply = self._fetch(route, url, "HEAD", _ACCEPT, limit=0)
+            reply = self._ask(route, url, "HEAD", _ACCEPT, limit=0)
         except HttpStatus as error:
             if error.status not in _NO_HEAD:
                 raise
             return None
+        if reply.status == http.HTTPStatus.FORBIDDEN:
+            return None  # some stores that registries redirect to let pass nothing but GET
+        _refuse(route.reference, reply, "image")
         return _announced_digest(route.reference, reply.headers)
 
     def _config(self, reference: Reference, manifest: Manifest) -> ImageConfig:
@@ -295,23 +299,22 @@ class Registry:
             log.warning("malformed tags left out: image=%s count=%d", reference, count - len(tags))
         return tags
 
-    def _fetch(
-        self,
-        route: Route,
-        url: str,
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        limit: int = MAX_BYTES,
-    ) -> Reply:
+    def _fetch(self, route: Route, url: str, headers: Mapping[str, str] | None = None, limit: int = MAX_BYTES) -> Reply:
+        """A whole answer that is one."""
+        reply = self._ask(route, url, "GET", headers or {}, limit)
+        _refuse(route.reference, reply, "image")
+        return reply
+
+    def _ask(self, route: Route, url: str, method: str, headers: Mapping[str, str], limit: int) -> Reply:
+        """A whole answer, whether it is one or a refusal."""
+
         def send(authorization: Headers) -> Reply:
-            sent = {**(headers or {}), **authorization}
+            sent = {**headers, **authorization}
             return self._transport.fetch(
                 url, method=method, limit=limit, headers=sent, accept=_ANSWERS, attempts=route.attempts
             )
 
-        reply = self._authorized(route, send)
-        _refuse(route.reference, reply, "image")
-        return reply
+        return self._authorized(route, send)
 
     def _authorized(self, route: Route, send: Callable[[Headers], Answer]) -> Answer:
         """Send, and once more when the registry itself, not a place it redirects to, asks who we are."""

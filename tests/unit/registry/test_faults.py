@@ -175,13 +175,20 @@ def test_what_may_pass_is_tried_again_and_nothing_else(server, path, status, err
     assert caught.value.retryable == (tries > 1)
 
 
-@pytest.mark.parametrize("status", [400, 405, 501])
+@pytest.mark.parametrize("status", [400, 403, 405, 501])
 def test_a_registry_that_knows_no_head_is_asked_for_the_manifest(server, status):
     def no_head(seen: Seen) -> Answer:
         return Answer(status) if seen.method == "HEAD" else server.content[MANIFEST]
 
     server.say_always(MANIFEST, no_head)
     assert client().manifest_digest(reference(server)) == Digest.of(IMAGE.manifest)
+
+
+def test_an_image_that_is_forbidden_stays_so(server):
+    server.say_always(MANIFEST, Answer(403))
+    with pytest.raises(AccessDenied, match="403"):
+        client().manifest_digest(reference(server))
+    assert len(server.seen) == 2
 
 
 def guarded(server: FakeRegistry, token: Callable[[], str]) -> None:
