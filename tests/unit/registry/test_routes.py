@@ -285,8 +285,9 @@ def pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
-def secure(server: FakeRegistry, reach: Reach) -> Registry:
-    settings = RegistriesSettings({Area(server.host): AreaSettings(reach=reach)})
+def secure(server: FakeRegistry, reach: Reach, **others: Reach) -> Registry:
+    places = {server.host: reach, **others}
+    settings = RegistriesSettings({Area(host): AreaSettings(reach=reach) for host, reach in places.items()})
     manners = Manners(settings)
     return Registry(Transport(manners=manners, attempts=1), settings=settings, manners=manners)
 
@@ -329,7 +330,8 @@ def test_a_client_certificate_is_shown_to_its_registry_only(pki):
     ):
         server.hold_image(IMAGE)
         other.hold_image(IMAGE)
-        registry = secure(server, Reach(ca_file=pki.ca, client_cert=mine))
+        others = {other.host: Reach(ca_file=pki.ca)}
+        registry = secure(server, Reach(ca_file=pki.ca, client_cert=mine), **others)
         registry.resolve(image(server))
         server.say(MANIFEST, Answer(307, headers={"Location": other.url + MANIFEST}))
         with pytest.raises(Unreachable):
