@@ -92,7 +92,7 @@ def convert(wishlists: Iterable[Wishlist], arguments: argparse.Namespace) -> int
 def _grant(fqrn: str, wishes: Wishes, registry: Registry, arguments: argparse.Namespace, observer: Observer) -> Result:
     repository = options.open_repository(arguments.storage, fqrn)
     keys = KeyDirectory(arguments.keys, fqrn).load()
-    workplace = Workplace(arguments.storage, fqrn, arguments.cache, max(1, arguments.workers))
+    workplace = Workplace(arguments.storage, fqrn, arguments.cache, max(1, arguments.workers), arguments.registries)
     with open_executor(arguments.executor) as executor:
         report = grant(wishes, repository, keys, registry, workplace, observer=observer, executor=executor)
     if not arguments.json:

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_keys(parser)
     parser.add_argument(
         "--profile", choices=sorted(PROFILES), default="default",
-        help="compression, for good: quick (default), smallest (dense), as stock publishers do (compatible), or quickest, "
-        "if all who publish have processors of one kind (fast)",
+        help="compression, for good: quick (default), smallest (dense), as stock publishers do (compatible), "
+        "or quickest, if all who publish have processors of one kind (fast)",
     )  # fmt: skip
     options.add_json(parser)
 

@@ -102,7 +102,7 @@ def _open_keeper(
     from ducc.daemon.keeper import Keeper
     from ducc.daemon.state import State
 
-    workplace = Workplace(arguments.storage, fqrn, cache, max(1, arguments.workers))
+    workplace = Workplace(arguments.storage, fqrn, cache, max(1, arguments.workers), arguments.registries)
     work = Granting(workplace, arguments.keys, partial(options.open_registry, arguments.registries))
     opened.enter_context(options.open_repository(arguments.storage, fqrn).store.claim("loop"))
     return Keeper(fqrn, work, opened.enter_context(State(state_file(arguments.state, fqrn))), events)

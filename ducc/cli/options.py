@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from ducc.publish.repository import Repository
+from ducc.registry import open as registry_open
 from ducc.registry.client import Registry
-from ducc.registry.settings import RegistriesSettings, read_settings
 from ducc.storage.open import open_store
 
 
@@ -29,8 +29,8 @@ def add_registries(parser: argparse.ArgumentParser) -> None:
 
 
 def open_registry(settings: Path | None) -> Registry:
-    """The registry client that the file *settings*, the environment and this user's logins make. Raises `BadInput`."""
-    return Registry.from_settings(read_settings(settings) if settings else RegistriesSettings(), os.environ)
+    """The registry client that the file *settings*, this program's environment and this user's logins make."""
+    return registry_open.open_registry(settings, os.environ)
 
 
 def open_repository(storage: str, fqrn: str) -> Repository:

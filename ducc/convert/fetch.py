@@ -1,6 +1,6 @@
 """Where a layer is fetched and ingested: in this process, or by whatever stands behind an `Executor`.
 
-*Image, layer, diff id → layer tree* is a function of plain data. Processes and machines that run it share nothing but
+*Layer wish → layer tree* is a function of plain data. Processes and machines that run it share nothing but
 the store and the registry: neither the layer's bytes nor the objects pass through the executor.
 """
 
@@ -21,11 +21,27 @@ from ducc.ingest.layer import Ingest, LayerTree
 from ducc.layer.stream import VerifiedStream
 from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
-from ducc.registry.credentials import credentials_from_environment
+from ducc.registry.open import open_registry
 from ducc.storage.open import open_store
-from ducc.transport import Unreachable
+from ducc.transport import TemporaryStatus, Unreachable
 
-FetchLayer = Callable[[Reference, Descriptor, Digest], LayerTree]
+
+@dataclass(frozen=True, slots=True)
+class LayerWish:
+    """A layer as one image wants it: what its manifest and config say, and by whose name its registry is asked."""
+
+    reference: Reference
+    descriptor: Descriptor
+    diff_id: Digest
+    credentials: str | None = None
+
+    @property
+    def source(self) -> tuple[str, str, Descriptor, str | None]:
+        """What two images must have in common for one to fail where the other does."""
+        return self.reference.registry, self.reference.repository, self.descriptor, self.credentials
+
+
+FetchLayer = Callable[[LayerWish], LayerTree]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +53,29 @@ class FetchHere:
     ingest: Ingest
     observer: Observer
 
-    def __call__(self, reference: Reference, layer: Descriptor, diff_id: Digest) -> LayerTree:
+    def __call__(self, wanted: LayerWish) -> LayerTree:
         """Fetch and ingest one layer; what an earlier attempt left in the spool is fetched anew if it is of no use."""
-        with self._open(reference, layer) as blob:
+        with self._open(wanted) as blob:
             try:
-                return self._ingest(blob, layer, diff_id)
-            except Unreachable:
+                return self._ingest(blob, wanted)
+            except (Unreachable, TemporaryStatus):
                 raise  # what has come stays, for the next attempt
             except DuccError:
                 blob.discard()
                 if not blob.reused:
                     raise
-        with self._open(reference, layer) as blob:
-            return self._ingest(blob, layer, diff_id)
+        with self._open(wanted) as blob:
+            return self._ingest(blob, wanted)
 
-    def _open(self, reference: Reference, layer: Descriptor) -> SpooledBlob:
-        return self.spool.open(layer.digest, layer.size, lambda at: self.registry.open_blob(reference, layer, at))
+    def _open(self, wanted: LayerWish) -> SpooledBlob:
+        registry, layer = self.registry.using(wanted.credentials), wanted.descriptor
+        return self.spool.open(layer.digest, layer.size, lambda at: registry.open_blob(wanted.reference, layer, at))
 
-    def _ingest(self, blob: SpooledBlob, layer: Descriptor, diff_id: Digest) -> LayerTree:
+    def _ingest(self, blob: SpooledBlob, wanted: LayerWish) -> LayerTree:
+        layer = wanted.descriptor
         with self.observer.layer(layer.digest, layer.size) as seen:
             stream = VerifiedStream(seen.counting(blob), layer.digest, layer.size, f"layer {layer.digest}")
-            return self.ingest.layer(stream, diff_id)
+            return self.ingest.layer(stream, wanted.diff_id)
 
 
 def ingest_into(repository: Repository, index: ContentIndex, workers: Executor) -> Ingest:
@@ -69,12 +87,17 @@ def ingest_into(repository: Repository, index: ContentIndex, workers: Executor) 
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """What a worker needs to know of the repository that it works for; plain data."""
+    """What a worker needs to know of the repository that it works for; plain data.
+
+    *registries* says how registries are asked: a file that the worker reads itself, as it does its environment and its
+    user's logins, so that no password is part of a task.
+    """
 
     storage: str
     fqrn: str
     cache: Path
     workers: int
+    registries: Path | None = None
 
     def spool(self) -> Spool:
         """Open the spool of blobs for the repository."""
@@ -93,25 +116,23 @@ class FetchElsewhere:
     workplace: Workplace
     observer: Observer
 
-    def __call__(self, reference: Reference, layer: Descriptor, diff_id: Digest) -> LayerTree:
+    def __call__(self, wanted: LayerWish) -> LayerTree:
+        layer = wanted.descriptor
         with self.observer.layer(layer.digest, layer.size) as seen:
-            tree = self.executor.submit(fetch_layer, self.workplace, reference, layer, diff_id).result()
+            tree = self.executor.submit(fetch_layer, self.workplace, wanted).result()
             seen.advance(layer.size)
             return tree
 
 
-def fetch_layer(workplace: Workplace, reference: Reference, layer: Descriptor, diff_id: Digest) -> LayerTree:
-    """Fetch and ingest one layer; when this returns, all that its tree refers to is durable and visible.
-
-    Registries' passwords come from the environment of the process that runs this: they are no part of the task.
-    """
+def fetch_layer(workplace: Workplace, wanted: LayerWish) -> LayerTree:
+    """Fetch and ingest one layer; when this returns, all that its tree refers to is durable and visible."""
     repository = Repository(workplace.fqrn, open_store(workplace.storage, workplace.fqrn))
     index = workplace.content_index(repository.settings.compressor)
     try:
         with repository.store.session(), ThreadPoolExecutor(workplace.workers, "store") as workers:
             ingest = ingest_into(repository, index, workers)
-            registry = Registry(credentials=credentials_from_environment(os.environ))
-            tree = FetchHere(registry, workplace.spool(), ingest, Unobserved())(reference, layer, diff_id)
+            registry = open_registry(workplace.registries, os.environ)
+            tree = FetchHere(registry, workplace.spool(), ingest, Unobserved())(wanted)
             repository.store.flush()
             return tree
     finally:

@@ -10,29 +10,13 @@ from typing import NamedTuple
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.writer import WrittenTree
+from ducc.convert.fetch import FetchLayer, LayerWish
 from ducc.convert.published import Published
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
-from ducc.image.manifest import Descriptor
-from ducc.image.reference import Reference
 from ducc.ingest.layer import LayerTree
 from ducc.layer.entries import DiffIdMismatch
 from ducc.publish.changes import AddToList, BindTree, Change, PutFile, to_json_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWish:
-    """A layer as one image wants it: what its manifest and config say, and by whose name its registry is asked."""
-
-    reference: Reference
-    descriptor: Descriptor
-    diff_id: Digest
-    credentials: str | None = None
-
-    @property
-    def source(self) -> tuple[str, str, Descriptor, str | None]:
-        """What two images must have in common for one to fail where the other does."""
-        return self.reference.registry, self.reference.repository, self.descriptor, self.credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +40,7 @@ _DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it;
 class LayerPool:
     """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
 
-    def __init__(self, published: Published, fetch: Callable[[LayerWish], LayerTree], fetchers: Executor) -> None:
+    def __init__(self, published: Published, fetch: FetchLayer, fetchers: Executor) -> None:
         """*fetchers* say how many layers are on their way at a time."""
         self._published, self._fetch, self._fetchers = published, fetch, fetchers
         self._known: dict[tuple[Digest, Digest], _Attempt] = {}

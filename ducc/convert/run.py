@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from ducc.convert.assembly import Arrived, Assembly, FetchedBuild
 from ducc.convert.builds import Build, Failure, find_builds
-from ducc.convert.fetch import FetchHere, FetchLayer, ingest_into
-from ducc.convert.layers import Got, LayerPool, LayerWish, check_diff_id
+from ducc.convert.fetch import FetchHere, FetchLayer, LayerWish, ingest_into
+from ducc.convert.layers import Got, LayerPool, check_diff_id
 from ducc.convert.observer import Observer
 from ducc.convert.plan import Convert, GiveUp, Keep, Step, is_current
 from ducc.convert.published import Published
@@ -22,7 +22,6 @@ from ducc.convert.spool import Spool
 from ducc.convert.stop import Stop, Stopped, Threads, Watched
 from ducc.errors import DuccError, UnexpectedFailure
 from ducc.ingest.index import ContentIndex
-from ducc.ingest.layer import LayerTree
 from ducc.publish.changes import Change
 from ducc.publish.commit import commit
 from ducc.publish.keys import SigningKeys
@@ -39,8 +38,7 @@ LAYERS_AT_A_TIME = 2
 class Conversion:
     """All that turning wishes into a revision takes.
 
-    *workers* is the number of threads that compress and store; with *elsewhere*, layers are fetched by that instead,
-    but for those that need credentials of their own.
+    *workers* is the number of threads that compress and store; with *elsewhere*, layers are fetched by that instead.
     """
 
     repository: Repository
@@ -82,7 +80,7 @@ class Conversion:
             Threads(LAYERS_AT_A_TIME, "layer", self.stop) as fetchers,
             Threads(IMAGES_AT_A_TIME, "image", self.stop) as images,
         ):
-            pool = LayerPool(published, self._fetch_layer(workers), fetchers)
+            pool = LayerPool(published, self.elsewhere or self._fetch_here(workers), fetchers)
             assembly = Assembly(self.repository, published, int(self.clock()))
             under_way = [(step, images.submit(self._fetch, step, pool, published)) for step in wanted]
             for step, future in under_way:
@@ -101,16 +99,9 @@ class Conversion:
                     changes += image_changes
         return [*assembly.layers.changes(), *changes] if changes else []
 
-    def _fetch_layer(self, workers: Executor) -> Callable[[LayerWish], LayerTree]:
+    def _fetch_here(self, workers: Executor) -> FetchLayer:
         ingest = ingest_into(self.repository, self.index, workers)
-        watched = Watched(self.observer, self.stop)
-
-        def fetch(wanted: LayerWish) -> LayerTree:
-            here = FetchHere(self.registry.using(wanted.credentials), self.spool, ingest, watched)
-            way = here if wanted.credentials is not None or self.elsewhere is None else self.elsewhere
-            return way(wanted.reference, wanted.descriptor, wanted.diff_id)
-
-        return fetch
+        return FetchHere(self.registry, self.spool, ingest, Watched(self.observer, self.stop))
 
     def _forget_blobs(self, outcomes: Iterable[Outcome]) -> None:
         """What is published need not be fetched again, so its blobs need not be kept."""

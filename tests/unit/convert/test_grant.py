@@ -1,31 +1,38 @@
 """A pass as a function: on some wishes or all, with their settings, reported, and ended within seconds on demand."""
 
 import base64
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ducc import layout
-from ducc.convert.fetch import Workplace
+from ducc.convert.fetch import LayerWish, Workplace, fetch_layer
 from ducc.convert.grant import grant, look
 from ducc.convert.observer import LayerProgress, Unobserved
 from ducc.convert.plan import Convert, Keep
 from ducc.convert.report import Report
 from ducc.convert.stop import LAST_SECONDS, Stop, Stopped, Threads
+from ducc.image.digest import Digest
 from ducc.image.reference import Reference
-from ducc.ingest.layer import LayerTree
+from ducc.publish.init import init_repository
+from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Repository
+from ducc.publish.settings import RepositorySettings
 from ducc.registry.client import NoSuchImage, Registry
-from ducc.registry.credentials import Credentials
+from ducc.registry.credentials import AccessDenied, Credentials
 from ducc.registry.settings import read_settings
+from ducc.storage.open import open_store
 from ducc.transport import Transport
 from tests import builders
 from tests.builders import Image, Layer
 from tests.fakes.registry import Answer, Seen
+from tests.memory import FQRN, INIT
 from tests.unit.convert.desk import Desk, desk, noise, statuses, wishlist
 
 SHARED = Layer.of(builders.file("shared", noise(1, 20_000)))
@@ -186,16 +193,20 @@ def test_a_layer_that_one_wish_may_not_have_is_got_with_the_credentials_of_anoth
     assert statuses(table.convert(one)) in (["published"], ["unchanged"])
 
 
-def test_layers_that_need_credentials_are_not_fetched_by_workers_who_have_none(table: Desk, guarded):
-    def elsewhere(*_: object) -> LayerTree:
-        raise NoSuchImage("asked elsewhere")
-
-    table.elsewhere = elsewhere
-    name = table.hold(IMAGES[0])
-    guarded(list(table.server.content))
-    assert statuses(table.convert({"image": name, "credentials": "mine"})) == ["published"]
-    plain = table.hold(Image([Layer.of(builders.file("new"))]), "plain")
-    assert "asked elsewhere" in str(table.convert(plain).failed[0].error)
+def test_a_worker_elsewhere_fetches_by_the_name_of_the_credentials_and_what_it_reads_itself(
+    table: Desk, guarded, tmp_path
+):
+    store = tmp_path / "store"
+    init_repository(open_store(store.as_uri(), FQRN), KeyDirectory(tmp_path / "keys", FQRN), RepositorySettings(), INIT)
+    guarded([blob_path(SHARED)])
+    name = Reference.parse(table.hold(Image([SHARED])))
+    layer = table.registry.resolve(name).manifest.layers[0]
+    told = Workplace(store.as_uri(), FQRN, tmp_path / "cache", 1, tmp_path / "registries.yaml")
+    wanted = LayerWish(name, layer, Digest.parse(SHARED.diff_id), "mine")
+    assert b"canary" not in pickle.dumps((told, wanted))
+    assert fetch_layer(told, wanted).counters.regular == 1
+    with pytest.raises(AccessDenied):
+        fetch_layer(replace(told, cache=tmp_path / "other"), replace(wanted, credentials=None))
 
 
 def test_an_image_that_was_replaced_and_deleted_meanwhile_fails_typed_and_is_taken_anew_by_the_next_pass(table: Desk):

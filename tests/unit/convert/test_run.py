@@ -11,7 +11,8 @@ import pytest
 from ducc import layout
 from ducc.catalog.tree import Bind, entry_of, find
 from ducc.convert import assembly
-from ducc.convert.layers import LayerPool, LayerWish
+from ducc.convert.fetch import LayerWish
+from ducc.convert.layers import LayerPool
 from ducc.convert.observer import LayerProgress, Unobserved
 from ducc.convert.plan import Convert, GiveUp, Keep
 from ducc.errors import UnexpectedFailure
