@@ -22,14 +22,12 @@ STOPPED = 0
 DEFAULT_INTERVAL_SECONDS = 600.0
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?P<number>\d{1,9})(?P<unit>[smhd]?)")
+_DURATION = re.compile(r"(?P<number>\d{1,9})(?P<unit>[smhd]?)", re.ASCII)
 _LAST_WORDS_SECONDS = 1.0  # for notifications on their way when everything else has ended
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "wishlists", metavar="WISHLIST", nargs="+", help="a file, http(s)://…, git+URL//path@branch, or osg:FQRN:…"
-    )
+    options.add_wishlists(parser)
     options.add_storage(parser)
     options.add_keys(parser)
     options.add_registries(parser)

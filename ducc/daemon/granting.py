@@ -22,7 +22,7 @@ from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
 from ducc.storage.open import open_store
-from ducc.wishlist.parse import Wish
+from ducc.wishlist.wish import Wish
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from ducc.daemon.state import ImageState, Run, State, Status
 from ducc.daemon.work import Seen, Work
 from ducc.errors import DuccError, UnexpectedFailure
 from ducc.image.reference import Reference
-from ducc.wishlist.parse import Wish, Wishlist
+from ducc.wishlist.wish import Wish, Wishlist
 
 log = logging.getLogger(__name__)
 

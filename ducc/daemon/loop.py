@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -69,17 +69,17 @@ class Loop:
         self._keepers: dict[str, Keeper] = {}
         self._opened = ExitStack()
         self._signals = Signals()
-        self._loading: threading.Thread | None = None
-        self._loading_since = 0.0
+        self._loading_since: float | None = None  # when somebody began who still reads lists
+        self._hurry = False  # somebody asked for everything to be read anew
         self._lock = threading.Lock()  # of the slots and the keepers
 
     def __enter__(self) -> Self:
         """Read all lists, and open their repositories; raises if that can't be done at all."""
         with self._lock:
             for slot, loaded in self._load(self._slots):
-                self._take_in(slot, loaded)
-                if slot.wishlist is None and loaded.error is not None and not loaded.error.retryable:
+                if loaded.wishlist is None and loaded.error is not None and not loaded.error.retryable:
                     raise loaded.error
+                self._take_in(slot, loaded)
             try:
                 for fqrn in self._fqrns():
                     self._keeper(fqrn)
@@ -130,25 +130,31 @@ class Loop:
                     keeper.reload()
                 except DuccError as error:
                     log.error("settings stay as they were: repository=%s reason=%s", keeper.fqrn, error)
-            for slot in self._slots:
-                slot.due = 0.0
-        self._start_loading(hurry=True)
+        self._hurry = True
 
     def _load_what_is_due(self) -> None:
-        if any(slot.due <= self._clock() for slot in self._slots):
-            self._start_loading(hurry=False)
-
-    def _start_loading(self, *, hurry: bool) -> None:
-        if self._loading is not None and self._loading.is_alive():
-            return  # what is due stays due
+        """Begin to read the lists whose time has come; all of them in a hurry. While some are read, others wait."""
+        due = [slot for slot in self._slots if self._hurry or slot.due <= self._clock()]
+        if not due or self._loading_since is not None:
+            return
+        hurry, self._hurry = self._hurry, False
         self._loading_since = self._clock()
-        self._loading = threading.Thread(target=self._load_due, args=(hurry,), name="lists", daemon=True)
-        self._loading.start()
+        threading.Thread(target=self._load_and_order, args=(due, hurry), name="lists", daemon=True).start()
 
-    def _load_due(self, hurry: bool) -> None:
-        """Read the lists whose time has come, and order a round for the repositories that they are for."""
-        due = [slot for slot in self._slots if slot.due <= self._clock()]
-        loads = self._load(due)
+    def _load_and_order(self, due: Sequence[Slot], hurry: bool) -> None:
+        """Read lists, and order a round for the repositories that they are for."""
+        try:
+            self._order(due, self._load(due), hurry)
+        except Exception as error:  # the daemon goes on whatever a list makes it meet
+            log.error("wishlists not read: reason=%s", error, exc_info=error)
+            for slot in due:
+                slot.due = self._clock() + slot.interval_seconds
+        if hurry:
+            self._notifier.ready(self._status())
+        self._loading_since = None
+        self._signals.wake()
+
+    def _order(self, due: Sequence[Slot], loads: Iterable[tuple[Slot, Loaded]], hurry: bool) -> None:
         with self._lock:
             concerned = {slot.wishlist.fqrn for slot in due if slot.wishlist is not None}
             for slot, loaded in loads:
@@ -160,9 +166,6 @@ class Loop:
                 except DuccError as error:
                     log.error("repository can't be worked on: repository=%s reason=%s", fqrn, error)
             self._give_orders(concerned, hurry=hurry)
-        if hurry:
-            self._notifier.ready(self._status())
-        self._signals.wake()
 
     def _load(self, slots: Sequence[Slot]) -> list[tuple[Slot, Loaded]]:
         with ThreadPoolExecutor(_LISTS_AT_A_TIME, "list") as threads:
@@ -201,13 +204,13 @@ class Loop:
             self._keepers[fqrn].order(Order(ours, complete, hurry))
 
     def _seconds_to_next_list(self) -> float:
-        if self._loading is not None and self._loading.is_alive():
+        if self._loading_since is not None:
             return _STATUS_SECONDS
         return max(0.0, min(slot.due for slot in self._slots) - self._clock())
 
     def _is_stuck(self) -> bool:
-        is_loading = self._loading is not None and self._loading.is_alive()
-        return is_loading and self._clock() - self._loading_since > _LONGEST_LOAD_SECONDS
+        since = self._loading_since
+        return since is not None and self._clock() - since > _LONGEST_LOAD_SECONDS
 
     def _status(self) -> str:
         counts = [keeper.counts() for keeper in list(self._keepers.values())]

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
@@ -16,6 +17,8 @@ class Signals:
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, _caught) for number in STOP | RELOAD}
@@ -28,8 +31,10 @@ class Signals:
         signal.set_wakeup_fd(self._descriptor_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._reader)
-        os.close(self._writer)
+        with self._lock:
+            self._closed = True
+            os.close(self._reader)
+            os.close(self._writer)
 
     def wait(self, seconds: float) -> set[int]:
         """Return the signals that have come, after *seconds* at the latest; none if time is up or somebody woke us."""
@@ -38,9 +43,10 @@ class Signals:
         return set(os.read(self._reader, 1024)) - {0}
 
     def wake(self) -> None:
-        """Let `wait` return; from any thread."""
-        with suppress(BlockingIOError):  # full: it will return anyway
-            os.write(self._writer, b"\0")
+        """Let `wait` return; from any thread, and at any time: when nobody waits any more, nothing happens."""
+        with self._lock, suppress(BlockingIOError):  # full: it will return anyway
+            if not self._closed:
+                os.write(self._writer, b"\0")
 
 
 def _caught(number: int, frame: FrameType | None) -> None:

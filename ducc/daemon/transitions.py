@@ -10,7 +10,7 @@ from ducc.daemon.schedule import pause_seconds
 from ducc.daemon.state import ImageState, Status
 from ducc.daemon.work import Seen
 from ducc.errors import DuccError
-from ducc.wishlist.parse import BrokenWish, Wish
+from ducc.wishlist.wish import BrokenWish, Wish
 
 
 def new(wish: Wish, of: Wish, now: int) -> ImageState:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ducc.convert.observer import Observer
 from ducc.convert.report import Report
 from ducc.errors import DuccError
-from ducc.wishlist.parse import Wish
+from ducc.wishlist.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,35 @@ def test_systemd_and_whoever_reads_notifications_hear_what_happens(shelf, made, 
     assert all(json.loads(line)["message"] for line in daemon.output().splitlines())
 
 
+def test_status_tells_of_each_wish_with_the_daemon_after_it_and_without_its_state(shelf, made):
+    push_some(shelf, "shown", range(2))
+    granted, leaving, failing = (wish(shelf, "shown", tag) for tag in ("v0", "v1", "missing"))
+    wishlist = made.wishlist(granted, leaving, failing)
+    daemon = Daemon(made, wishlist)
+    daemon.until(lambda: daemon.statuses() == {granted: "granted", leaving: "granted", failing: "failing"})
+    wishlist.write_text("\n".join(line for line in wishlist.read_text().splitlines() if leaving not in line))
+    daemon.until(lambda: daemon.statuses().keys() == {granted, failing})
+    for state in (daemon.state, daemon.state):
+        shown = {one["image"]: one for one in status(made, state)["images"]}
+        assert {image: one["status"] for image, one in shown.items()} == {
+            granted: "granted", leaving: "left", failing: "failing",
+        }  # fmt: skip
+        assert (shown[failing]["kind"], shown[failing]["attempts"] > 0) == ("NoSuchImage", True)
+        assert shown[failing]["next_try"] > shown[failing]["since"]
+        assert shown[granted]["checked_at"] >= shown[granted]["published_at"]
+        if daemon.process.poll() is None:
+            daemon.stop()
+    without = status(made, made.directory / "no state")
+    assert {one["image"]: one["status"] for one in without["images"]} == {granted: "published", leaving: "published"}
+    text = made.ducc("status", made.fqrn, *made.where, "--state", daemon.state).stdout
+    assert "1 failing, 1 granted, 1 left" in text
+    assert made.ducc("status", made.fqrn, *made.where, "--state", daemon.state, "--failing").stdout.count(failing) == 1
+
+
+def status(made, state):
+    return made.ducc("status", made.fqrn, *made.where, "--state", state, "--json").json
+
+
 def test_no_credential_is_in_any_output(shelf, made, tmp_path):
     canary = "canary-7f3a"
     refused = f"http://user:{canary}@{shelf.host}/x:1"
@@ -321,8 +350,8 @@ def test_no_credential_is_in_any_output(shelf, made, tmp_path):
     )  # fmt: skip
     daemon.until(lambda: len(daemon.statuses()) == 2)
     daemon.stop()
-    status = made.ducc("status", made.fqrn, *made.where, "--state", daemon.state, "--json")
-    outputs = [daemon.output(), (tmp_path / "events").read_text(), status.stdout, status.stderr]
+    shown = made.ducc("status", made.fqrn, *made.where, "--state", daemon.state, "--json")
+    outputs = [daemon.output(), (tmp_path / "events").read_text(), shown.stdout, shown.stderr]
     assert not any(canary in text for text in outputs)
     assert canary.encode() not in (daemon.state / f"{made.fqrn}.sqlite").read_bytes()
 

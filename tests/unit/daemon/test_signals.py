@@ -39,3 +39,14 @@ def test_afterwards_signals_are_as_before():
     with Signals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_wakes_too_late_disturbs_nobody():
+    with Signals() as signals:
+        pass
+    reader, writer = os.pipe2(os.O_NONBLOCK)  # may have the numbers that the other pipe had
+    signals.wake()
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
