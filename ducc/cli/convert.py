@@ -20,7 +20,8 @@ from ducc.errors import BadInput
 from ducc.publish.changes import to_json_bytes
 from ducc.publish.keys import KeyDirectory
 from ducc.registry.client import Registry
-from ducc.wishlist.parse import BrokenWish, Wish, Wishlist, read_wishlist
+from ducc.wishlist.sources import Source
+from ducc.wishlist.wish import BrokenWish, Wish, Wishlist
 
 ALL_GRANTED, BAD_INPUT, SOME_FAILED = 0, BadInput.exit_code, 3
 
@@ -29,7 +30,7 @@ Result = tuple[dict[str, Any], bool]  # what is to be said about one repository,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("wishlists", metavar="WISHLIST", type=Path, nargs="+", help="YAML files of wishes")
+    options.add_wishlists(parser)
     add_conversion_options(parser)
 
 
@@ -62,14 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
     return convert(wishlists, arguments) or status
 
 
-def _read(paths: Iterable[Path]) -> tuple[list[Wishlist], int]:
+def _read(sources: Iterable[str]) -> tuple[list[Wishlist], int]:
     """Read what can be read; what can't is reported and leaves the others alone."""
     wishlists, status = [], ALL_GRANTED
-    for path in paths:
-        try:
-            wishlists.append(read_wishlist(path))
-        except BadInput as error:
-            print(error, file=sys.stderr)
+    for source in sources:
+        loaded = Source.parse(source).load()
+        if loaded.wishlist is not None:
+            wishlists.append(loaded.wishlist)
+        if loaded.error is not None:
+            print(loaded.error, file=sys.stderr)
             status = BAD_INPUT
     return wishlists, status
 

@@ -8,8 +8,8 @@ from ducc.image.manifest import Platform
 from ducc.image.platform import normalised
 from ducc.image.reference import Reference
 from ducc.layout import UnnameablePlatform, build_name
-from ducc.wishlist.parse import Wish, Wishlist
 from ducc.wishlist.settings import ALL_PLATFORMS, PRODUCTS, WishSettings
+from ducc.wishlist.wish import Wish, Wishlist
 
 EVERY_PLATFORM = "all"
 

@@ -19,9 +19,7 @@ ASKERS = 8  # wishes are asked for so many at a time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "wishlists", metavar="WISHLIST", nargs="+", help="a file, http(s)://…, git+URL//path@branch, or osg:FQRN:LIST"
-    )
+    options.add_wishlists(parser)
     parser.add_argument("--online", action="store_true", help="ask the registries, too, whether the images are there")
     parser.add_argument(
         "--diff", metavar="FILE", help="look only at the lines that this unified diff changes; - is standard input"

@@ -10,6 +10,12 @@ from ducc.registry.client import Registry
 from ducc.storage.open import open_store
 
 
+def add_wishlists(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "wishlists", metavar="WISHLIST", nargs="+", help="a file, http(s)://…, git+URL//path@branch, or osg:FQRN:LIST"
+    )
+
+
 def add_storage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URL", required=True, help="where repositories lie: file:///DIR")
 

@@ -35,7 +35,7 @@ class ListUnclear(BadInput):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("wishlists", metavar="WISHLIST", nargs="+", help="all lists of the repository, as for loop")
+    options.add_wishlists(parser)
     options.add_storage(parser)
     parser.add_argument("--keys", metavar="DIR", type=Path, help="directory of the signing keys (for what changes)")
     options.add_registries(parser)

@@ -19,7 +19,7 @@ from ducc.convert.stop import Stop, Stopped, Threads, Watched
 from ducc.publish.keys import SigningKeys
 from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
-from ducc.wishlist.parse import BrokenWish, Wish
+from ducc.wishlist.wish import BrokenWish, Wish
 
 ASKERS = 16  # registries are asked for so many digests at a time
 

@@ -21,8 +21,8 @@ from ducc.image.reference import Reference
 from ducc.layout import UnnameablePlatform
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.wishlist.expand import expand
-from ducc.wishlist.parse import BrokenWish, Wish
 from ducc.wishlist.settings import Created, WishSettings
+from ducc.wishlist.wish import BrokenWish, Wish
 
 FLAT = "flat"  # the product that people see; layers are there in any case
 

@@ -17,7 +17,6 @@ number) are faults, not surprises. A fault in an item breaks that item; any othe
 import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import yaml
 
@@ -29,54 +28,21 @@ from ducc.wishlist.item import ITEM_KEYS, SETTINGS, read_settings
 from ducc.wishlist.settings import WishSettings
 from ducc.wishlist.template import check_template
 from ducc.wishlist.wish import (
-    MAX_BYTES,
     BadSetting,
     BrokenWish,
-    DuplicateWish,
     Fault,
     MalformedWishlist,
     Places,
-    UnreadableWishlist,
     Wish,
     Wishlist,
     WrongType,
 )
-
-__all__ = [
-    "MAX_BYTES",
-    "BadSetting",
-    "BrokenWish",
-    "DuplicateWish",
-    "Fault",
-    "MalformedWishlist",
-    "UnreadableWishlist",
-    "Wish",
-    "Wishlist",
-    "WrongType",
-    "parse_wishlist",
-    "read_file",
-    "read_wishlist",
-]
 
 KEYS = ("version", "user", "cvmfs_repo", "output_format", "input", "ignoreErrors", "defaults")
 
 _MAX_NAME_LENGTH = 100
 _MAX_GLOB_LENGTH = 300
 _REPOSITORY_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)+")
-
-
-def read_wishlist(path: Path) -> Wishlist:
-    """Parse the file at *path*. Raises `UnreadableWishlist` or `MalformedWishlist`."""
-    return parse_wishlist(read_file(path), str(path))
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a wishlist, or a few more than it may have. Raises `UnreadableWishlist`."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UnreadableWishlist(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def parse_wishlist(data: bytes, path: str) -> Wishlist:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ducc.transport import Reply, Transport, redacted
-from ducc.wishlist.parse import read_file
-from ducc.wishlist.wish import MAX_BYTES
+from ducc.wishlist.wish import MAX_BYTES, UnreadableWishlist
 
 _MAX_VALIDATOR_LENGTH = 1000
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}  # what to send back, and as what
@@ -41,7 +40,11 @@ class File:
         self.name = str(path)
 
     def read(self, validators: Mapping[str, str]) -> Found:
-        return Found(read_file(self._path))
+        try:
+            with self._path.open("rb") as file:
+                return Found(file.read(MAX_BYTES + 1))  # one more than is accepted
+        except OSError as error:
+            raise UnreadableWishlist(f"{self._path}: cannot be read: {error.strerror}") from error
 
 
 class WebPage:

@@ -25,7 +25,8 @@ from ducc.publish.repository import Repository
 from ducc.registry.client import Registry
 from ducc.storage.memory import MemoryStore
 from ducc.transport import Transport
-from ducc.wishlist.parse import Wishlist, parse_wishlist
+from ducc.wishlist.parse import parse_wishlist
+from ducc.wishlist.wish import Wishlist
 from tests import builders
 from tests.fakes.registry import FakeRegistry, fake_registry
 from tests.memory import CLOCK, FQRN, errors, new_repository, nodes

@@ -7,9 +7,8 @@ import pytest
 
 from ducc.wishlist import git
 from ducc.wishlist.git import GitFailed, GitFile, MalformedGitSource
-from ducc.wishlist.parse import UnreadableWishlist
 from ducc.wishlist.sources import Change, Source
-from ducc.wishlist.wish import MAX_BYTES
+from ducc.wishlist.wish import MAX_BYTES, UnreadableWishlist
 from tests.needs import need_program
 
 LIST = "cvmfs_repo: a.b\ninput:\n  - host.org/{}\n"

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from ducc.image.manifest import Platform
 from ducc.wishlist.item import ITEM_KEYS, TAG_KEYS
-from ducc.wishlist.parse import BadSetting, DuplicateWish, MalformedWishlist, Wishlist, WrongType, parse_wishlist
+from ducc.wishlist.parse import parse_wishlist
 from ducc.wishlist.settings import ALL_PLATFORMS, FOREVER, TagFilter, WishSettings
 from ducc.wishlist.versions import VersionRange
+from ducc.wishlist.wish import BadSetting, DuplicateWish, MalformedWishlist, Wishlist, WrongType
 
 HEAD = "cvmfs_repo: unpacked.example.org\n"
 

@@ -2,8 +2,8 @@ import pytest
 
 from ducc.image.reference import MalformedReference
 from ducc.wishlist.osg import parse_osg_list
-from ducc.wishlist.parse import DuplicateWish, MalformedWishlist
 from ducc.wishlist.settings import WishSettings
+from ducc.wishlist.wish import DuplicateWish, MalformedWishlist
 
 HUB = "https://registry.hub.docker.com"
 

@@ -6,16 +6,8 @@ from hypothesis import strategies as st
 
 from ducc.errors import BadInput
 from ducc.image.reference import MalformedReference, NoRegistry, Reference
-from ducc.wishlist.parse import (
-    MAX_BYTES,
-    BadSetting,
-    DuplicateWish,
-    MalformedWishlist,
-    UnreadableWishlist,
-    WrongType,
-    parse_wishlist,
-    read_wishlist,
-)
+from ducc.wishlist.parse import parse_wishlist
+from ducc.wishlist.wish import MAX_BYTES, BadSetting, DuplicateWish, MalformedWishlist, WrongType
 
 SAMPLES = sorted((Path(__file__).parents[3] / "wishlists").glob("*.yaml"))
 HEAD = "version: 1\ncvmfs_repo: unpacked.example.org\ninput:\n"
@@ -36,7 +28,7 @@ def faults(text: str | bytes) -> list[str]:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_every_sample_is_granted_as_a_whole(path):
-    read = read_wishlist(path)
+    read = parse_wishlist(path.read_bytes(), path.name)
     assert read.wishes
     assert not read.broken
     assert {wish.fqrn for wish in read.wishes} == {read.fqrn}
@@ -143,13 +135,6 @@ def test_all_faults_are_told_at_once_each_in_its_place():
 )
 def test_what_is_no_wishlist_is_refused_with_its_place(text, said):
     assert any(said in fault for fault in faults(text))
-
-
-def test_a_file_that_cannot_be_read_is_bad_input(tmp_path):
-    with pytest.raises(UnreadableWishlist, match=r"absent\.yaml: cannot be read"):
-        read_wishlist(tmp_path / "absent.yaml")
-    with pytest.raises(UnreadableWishlist):
-        read_wishlist(tmp_path)
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"\n\t #?,\0é1.") | st.binary())

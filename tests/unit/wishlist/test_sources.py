@@ -6,9 +6,8 @@ import pytest
 from ducc.errors import BadInput
 from ducc.storage.base import StoreRefused
 from ducc.transport import RefusedAnswer, TemporaryStatus, Transport, Unreachable
-from ducc.wishlist.parse import MalformedWishlist, UnreadableWishlist
 from ducc.wishlist.sources import Change, Kept, Source
-from ducc.wishlist.wish import MAX_BYTES
+from ducc.wishlist.wish import MAX_BYTES, MalformedWishlist, UnreadableWishlist
 from tests.fakes.registry import Answer, FakeRegistry, Seen, fake_registry
 
 
