@@ -1,13 +1,15 @@
 """From an object's name to its verified content.
 
 The hash of the stored bytes is compared before anything else is done with them. An object is fetched once, however
-many ask for it at the same time; an object that arrives damaged is asked for once more.
+many ask for it at the same time; an object that arrives damaged is asked for again, by the store itself where it
+knows other ways.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ducc.client.cache import Cache, Content
 from ducc.cvmfs.compression import BadObject, inflate, inflate_at_most
@@ -40,18 +42,51 @@ class Wanted(NamedTuple):
     compression: int = ZLIB
 
 
+@runtime_checkable
+class CheckingStore(Protocol):
+    """A store that knows several ways to an object, and goes on until the bytes are right."""
+
+    def get_checked(self, name: ObjectName, check: Callable[[bytes], None]) -> bytes:
+        """Return bytes that *check* lets pass; it raises what is wrong with them."""
+
+
+class Recording:
+    """The objects that are wanted from now on, each once, in the order in which they are first wanted."""
+
+    MOST = 1_000_000
+
+    def __init__(self) -> None:
+        self.wanted: dict[Wanted, None] = {}
+
+    def add(self, wanted: Wanted) -> None:
+        if len(self.wanted) < self.MOST:
+            self.wanted[wanted] = None
+
+
 class Fetcher:
-    """Objects of one store, through one cache. Every method may be called by any thread."""
+    """Objects of one store, through one cache. Every method may be called by any thread.
+
+    Counted are the questions whose answers were in the cache (`hits`), and those whose were not (`misses`).
+    """
 
     def __init__(self, store: ReadableStore, cache: Cache) -> None:
         self._store, self._cache = store, cache
+        self.hits = self.misses = 0
+        self.recording: Recording | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "fetch")
         self._running: dict[Wanted, Future[Content]] = {}
         self._lock = Lock()
 
     def cached(self, wanted: Wanted) -> Content | None:
         """The content if this machine has it; never waits for the network."""
-        return self._cache.open(wanted.name.digest, wanted.size)
+        if self.recording is not None:
+            self.recording.add(wanted)
+        content = self._in_cache(wanted)
+        if content is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return content
 
     def fetch(self, wanted: Wanted) -> "Future[Content]":
         """Begin to fetch, or join whoever is fetching the same.
@@ -75,25 +110,41 @@ class Fetcher:
     def _load(self, wanted: Wanted) -> Content:
         try:
             with self._cache.alone(wanted.name.digest):
-                content = self.cached(wanted)  # perhaps somebody was faster
+                content = self._in_cache(wanted)  # perhaps somebody was faster
                 return content or self._cache.add(wanted.name.digest, self._download(wanted))
         finally:
             with self._lock:
                 del self._running[wanted]
 
-    def _download(self, wanted: Wanted) -> bytes:
-        try:
-            return self._verified(wanted)
-        except CorruptObject as error:
-            log.warning("asking once more: %s", error)
-            return self._verified(wanted)
+    def _in_cache(self, wanted: Wanted) -> Content | None:
+        return self._cache.open(wanted.name.digest, wanted.size)
 
-    def _verified(self, wanted: Wanted) -> bytes:
-        stored = self._store.get(wanted.name)
-        if (arrived := ObjectName.of(stored, wanted.name.suffix)) != wanted.name:
-            raise CorruptObject(wanted.name, f"{len(stored)} bytes arrived, whose hash is {arrived.digest.hex()}")
-        if wanted.compression != STORED:
-            return inflate_at_most(stored, _LARGEST_UNSAID) if wanted.size is None else inflate(stored, wanted.size)
-        if wanted.size is not None and len(stored) != wanted.size:
-            raise BadObject(f"object {wanted.name} has {len(stored)} bytes, its catalog says {wanted.size}")
-        return stored
+    def _download(self, wanted: Wanted) -> bytes:
+        name = wanted.name
+
+        def check(stored: bytes) -> None:
+            if (arrived := ObjectName.of(stored, name.suffix)) != name:
+                raise CorruptObject(name, f"{len(stored)} bytes arrived, whose hash is {arrived.digest.hex()}")
+
+        if isinstance(self._store, CheckingStore):
+            return _content(wanted, self._store.get_checked(name, check))
+        return _content(wanted, _asked_twice(self._store, name, check))
+
+
+def _asked_twice(store: ReadableStore, name: ObjectName, check: Callable[[bytes], None]) -> bytes:
+    stored = store.get(name)
+    try:
+        check(stored)
+    except CorruptObject as error:
+        log.warning("asking once more: %s", error)
+        stored = store.get(name)
+        check(stored)
+    return stored
+
+
+def _content(wanted: Wanted, stored: bytes) -> bytes:
+    if wanted.compression != STORED:
+        return inflate_at_most(stored, _LARGEST_UNSAID) if wanted.size is None else inflate(stored, wanted.size)
+    if wanted.size is not None and len(stored) != wanted.size:
+        raise BadObject(f"object {wanted.name} has {len(stored)} bytes, its catalog says {wanted.size}")
+    return stored
