@@ -5,6 +5,7 @@ within are in the catalog's own coordinates, which begin at its prefix. All here
 what needs a catalog that is not open raises `CatalogNeeded`, and is asked again when it has been loaded.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from ducc.errors import DuccError
 
 _DEEPEST = 2048  # more directories than a path the kernel takes can name
 _MOST_REMEMBERED = 20_000  # directories, link groups; beyond, all are forgotten and found again
+_MOST_PAST = 8  # revisions for which a listing that has begun can be finished as it began
 
 
 class StaleInode(DuccError):
@@ -48,6 +50,16 @@ class Attachment:
     prefix: bytes
     numbering: Numbering = field(init=False)
     children: "dict[bytes, Attachment]" = field(default_factory=dict)
+    past: list[tuple[int, CatalogRef]] = field(default_factory=list)  # what it showed, each until which generation
+
+    def ref_at(self, generation: int) -> CatalogRef:
+        """What it showed in a generation of the tree."""
+        return next((ref for until, ref in self.past if generation < until), self.ref)
+
+    def succeed(self, generation: int, ref: CatalogRef, prefix: bytes, numbering: Numbering) -> None:
+        """Show another catalog from *generation* on."""
+        self.past = [*self.past[1 - _MOST_PAST :], (generation, self.ref)]
+        self.ref, self.prefix, self.numbering = ref, prefix, numbering
 
     def everything(self) -> "list[Attachment]":
         """This one and all that is attached below it."""
@@ -77,14 +89,25 @@ class Listing(NamedTuple):
     catalog: Catalog
 
 
+class Leaving(NamedTuple):
+    """Rows that are no more, but whose inodes somebody may have open."""
+
+    numbering: Numbering
+    ref: CatalogRef
+    rowids: Sequence[int]
+
+
 class Tree:
-    """Nodes by inode and by name. To be used by one thread, but for `attached` and `numbers`."""
+    """Nodes by inode and by name. To be used by one thread at a time, but for `attached` and `numbers`."""
 
     def __init__(self, catalogs: Catalogs, root: CatalogRef) -> None:
         """The catalog *root* must have been loaded."""
         self._catalogs = catalogs
         self.numbers = Inodes[Attachment]()
         self.attached = 0  # how often a catalog was attached so far
+        self.generation = 0  # grows whenever another revision is shown
+        self.leaving: list[Leaving] = []  # until it is known which of them the kernel has
+        self.former: dict[int, Row] = {}  # what is no more, by the inodes under which the kernel still has it
         self._directories: dict[int, Directory] = {}
         self._link_groups: dict[tuple[bytes, PathKey], dict[int, int]] = {}
         self.root = self._attach(ROOT_INODE, None, b"", root)
@@ -92,11 +115,24 @@ class Tree:
     def node(self, inode: int) -> Node:
         if inode == ROOT_INODE:
             return Node(inode, self._catalogs.get(self.root.ref).root())
-        attachment, rowid = self._place(inode)
+        attachment = self.numbers.owner(inode)
+        rowid = attachment.numbering.rowid(inode) if attachment else 0
+        if attachment is None or not rowid:
+            return Node(inode, self._gone(inode))
         row = self._catalogs.get(attachment.ref).row_by_id(rowid)
         if row is None:
             raise StaleInode(inode)
         return Node(inode, row)
+
+    def row_of(self, one: Leaving, rowid: int) -> Row | None:
+        return self._catalogs.get(one.ref).row_by_id(rowid)
+
+    def catalogs_in_use(self) -> set[bytes]:
+        """Digests of what it shows, and of what it has shown and may be asked for."""
+        used = {one.ref.digest for one in self.leaving}
+        for attachment in self.root.everything():
+            used.update((attachment.ref.digest, *(ref.digest for _, ref in attachment.past)))
+        return used
 
     def child(self, parent: int, name: bytes) -> Node | None:
         """What *name* stands for in the directory *parent*, if for anything; hidden names are found, too."""
@@ -104,9 +140,11 @@ class Tree:
         row = self._catalogs.get(directory.attachment.ref).row(directory.path + b"/" + name)
         return None if row is None else self._numbered(directory.attachment, row)
 
-    def listing(self, inode: int) -> Listing:
+    def listing(self, inode: int, generation: int | None = None) -> Listing:
+        """A directory as it is, or as it was in a former generation if that is remembered."""
         directory = self._directory(inode)
-        return Listing(inode, directory, self._catalogs.get(directory.attachment.ref))
+        ref = directory.attachment.ref if generation is None else directory.attachment.ref_at(generation)
+        return Listing(inode, directory, self._catalogs.get(ref))
 
     def page(self, listing: Listing, after: int, limit: int) -> list[tuple[int, Node | None]]:
         """The next *limit* nodes of a listing, hidden ones too, each with its position; *after* is 0 or a position.
@@ -136,6 +174,18 @@ class Tree:
     def forget_places(self) -> None:
         """To be called whenever an attachment was changed."""
         self._directories.clear()
+
+    def _gone(self, inode: int) -> Row:
+        """What an inode was that is no more: content that somebody has open stays what it was."""
+        row = self.former.get(inode)
+        if row is not None:
+            return row
+        for one in self.leaving:
+            rowid = one.numbering.rowid(inode)
+            row = self.row_of(one, rowid) if rowid else None
+            if row is not None and not row.entry.is_directory:
+                return row
+        raise StaleInode(inode)
 
     def _place(self, inode: int) -> tuple[Attachment, int]:
         attachment = self.numbers.owner(inode)

@@ -17,12 +17,14 @@ class Changes:
     """*kept* pairs the rowids, old and new, of what is still the same thing; its attributes may be others.
 
     *touched* are new rowids of those whose attributes are. *names*, each with its parent's old rowid (0: the catalog's
-    root), are what stands for another thing now, or for nothing, or stood for nothing before.
+    root), are what stands for another thing now, or for nothing, or stood for nothing before. *gone* are old rowids of
+    what is no more and may be open: everything but directories.
     """
 
     kept: list[tuple[int, int]] = field(default_factory=list)
     touched: list[int] = field(default_factory=list)
     names: list[tuple[int, bytes]] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
 
 
 def compare(old: Catalog, new: Catalog) -> Changes:
@@ -40,6 +42,8 @@ def compare(old: Catalog, new: Catalog) -> Changes:
                 changes.touched.append(now.rowid)
         elif row := was or now:
             names.append((row.parent, row.entry.name))
+            if was and not was.entry.is_directory:
+                changes.gone.append(was.rowid)
     changes.names = [(directories[parent], name) for parent, name in names if parent in directories]
     return changes
 

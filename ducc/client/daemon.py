@@ -10,46 +10,31 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import pyfuse3
-import pyfuse3.asyncio
-import uvloop
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-from ducc.client.cache import DEFAULT_LIMIT_BYTES, Cache
+from ducc.client import wire
+from ducc.client.cache import Cache
+from ducc.client.connection import Connection, mount
+from ducc.client.control import answering
 from ducc.client.fuse import Mounted
-from ducc.client.mountpoint import MountFailed, claimed, mounted_at, read_more_ahead
+from ducc.client.mountpoint import MountFailed, claimed, detach, mounted_at, read_more_ahead
+from ducc.client.opening import MountSettings, open_repository
+from ducc.client.orders import Orders
 from ducc.client.refresh import Plan
 from ducc.client.repository import Repository
 from ducc.errors import DuccError
-from ducc.storage.base import ReadableStore
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_TTL_SECONDS = 5
 _RETRY_SECONDS = 180  # after a refresh that failed, unless the TTL is shorter
 _SWITCH_SECONDS = 0.0005  # a thread that computes must not keep the answering one waiting for long
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # names of settings in malloc.h
 _LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
-
-
-@dataclass(frozen=True, slots=True)
-class MountSettings:
-    """What to mount and where. *mountpoint* is an absolute path to a directory."""
-
-    fqrn: str
-    mountpoint: Path
-    store: ReadableStore
-    master_keys: Sequence[RSAPublicKey]
-    cache_directory: Path
-    cache_limit_bytes: int = DEFAULT_LIMIT_BYTES
 
 
 def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
@@ -59,40 +44,42 @@ def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
     _allow_many_files()
     with claimed(settings.mountpoint):
         cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
-        repository = Repository.open(settings.fqrn, settings.store, cache, settings.master_keys, _now)
-        with closing(repository):
-            _mount(settings, Mounted(repository, cache))
+        repository, head = open_repository(settings, cache, _now)
+        orders = Orders(settings, repository, head, cache)
+        with closing(repository), answering(settings.mountpoint, orders.answer):
+            line = _mount(settings)
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
-            _answer(repository, settings.mountpoint, ready)
+            connection = Connection(line, Mounted(repository, cache, settings.view).answer, repository.forgotten)
+            _answer(settings, repository, connection, ready)
+            os.close(line)
     log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)
 
 
-def _mount(settings: MountSettings, operations: Mounted) -> None:
+def _mount(settings: MountSettings) -> int:
+    """Mount, and return the line to the kernel."""
     if settings.cache_directory.resolve().is_relative_to(settings.mountpoint):
         raise MountFailed(f"the cache {settings.cache_directory} would be hidden by the mount: choose another place")
     if mounted_at(settings.mountpoint):  # asked first, since what is mounted may not answer
         raise MountFailed(f"something is mounted at {settings.mountpoint} already; see ducc umount")
     if not settings.mountpoint.is_dir():
         raise MountFailed(f"{settings.mountpoint} is not a directory")
-    options = {"ro", "nosuid", "nodev", "noatime", "default_permissions", "subtype=ducc", f"fsname={settings.fqrn}"}
+    options = ["ro", "nosuid", "nodev", "noatime", "default_permissions", "subtype=ducc", f"fsname={settings.fqrn}"]
     if os.geteuid() == 0:
-        options.add("allow_other")
-    pyfuse3.asyncio.enable()
-    try:
-        pyfuse3.init(operations, str(settings.mountpoint), options)
-    except RuntimeError as error:
-        raise MountFailed(
-            f"{settings.mountpoint}: the kernel refuses the mount ({error}); is fuse3 installed?"
-        ) from error
+        options.append("allow_other")
+    return mount(settings.mountpoint, options)
 
 
-def _answer(repository: Repository, mountpoint: Path, ready: Callable[[], None]) -> None:
+def _answer(
+    settings: MountSettings, repository: Repository, connection: Connection, ready: Callable[[], None]
+) -> None:
     try:
-        uvloop.run(_answer_and_follow(repository, partial(_start, mountpoint, ready)))
+        start = partial(_start, settings.mountpoint, ready)
+        asyncio.run(_answer_and_follow(settings, repository, connection, start))
     finally:
-        pyfuse3.close(unmount=mounted_at(mountpoint) is not None)
+        connection.close()
+        detach(settings.mountpoint)
 
 
 def _start(mountpoint: Path, ready: Callable[[], None]) -> None:
@@ -102,37 +89,46 @@ def _start(mountpoint: Path, ready: Callable[[], None]) -> None:
     ready()
 
 
-async def _answer_and_follow(repository: Repository, start: Callable[[], None]) -> None:
+async def _answer_and_follow(
+    settings: MountSettings, repository: Repository, connection: Connection, start: Callable[[], None]
+) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, pyfuse3.terminate)
+        loop.add_signal_handler(number, connection.end)
+    answering = loop.run_in_executor(ThreadPoolExecutor(1, "answer"), connection.serve)
     threads = ThreadPoolExecutor(1, "follow")  # not the loop's own, for which its end would wait
     threads.submit(start)
-    following = asyncio.create_task(_follow(repository, asked, threads))
+    following = asyncio.create_task(_follow(settings, repository, connection, asked, threads))
     try:
-        await pyfuse3.main()
+        await answering
     finally:
         following.cancel()
 
 
-async def _follow(repository: Repository, asked: asyncio.Event, threads: ThreadPoolExecutor) -> None:
+async def _follow(
+    settings: MountSettings,
+    repository: Repository,
+    connection: Connection,
+    asked: asyncio.Event,
+    threads: ThreadPoolExecutor,
+) -> None:
     """Show each new revision when the old one's time is over, or when asked."""
-    pause = _ttl(repository)
+    pause = settings.pause_seconds(repository.manifest.ttl_seconds)
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), pause)
         asked.clear()
         try:
-            await _refresh(repository, threads)
-            pause = _ttl(repository)
+            await _refresh(repository, connection, threads)
+            pause = settings.pause_seconds(repository.manifest.ttl_seconds)
         except (DuccError, OSError) as error:
             log.warning("staying at revision %d: %s", repository.manifest.revision, error)
-            pause = min(_ttl(repository), _RETRY_SECONDS)
+            pause = settings.pause_seconds(min(repository.manifest.ttl_seconds, _RETRY_SECONDS))
 
 
-async def _refresh(repository: Repository, threads: ThreadPoolExecutor) -> None:
+async def _refresh(repository: Repository, connection: Connection, threads: ThreadPoolExecutor) -> None:
     run = partial(asyncio.get_running_loop().run_in_executor, threads)
     manifest = await run(repository.newer_manifest)
     if manifest is None:
@@ -140,22 +136,22 @@ async def _refresh(repository: Repository, threads: ThreadPoolExecutor) -> None:
     plan = await run(repository.plan, manifest)
     while not repository.apply(plan, manifest):
         plan = await run(repository.plan, manifest)
-    await run(_make_kernel_forget, plan)
+    await run(_make_kernel_forget, repository, connection, plan)
     log.info("new revision: fqrn=%s revision=%d changes=%d", manifest.fqrn, manifest.revision, len(plan.names))
 
 
-def _make_kernel_forget(plan: Plan) -> None:
-    """Blocks while a name is being looked up, so it must not run where the look-ups are answered."""
+def _make_kernel_forget(repository: Repository, connection: Connection, plan: Plan) -> None:
+    """Listings after names: whoever is listing a directory meanwhile is waited for by the names.
+
+    Blocks while a name is being looked up, so it must not run where the look-ups are answered.
+    """
     for inode, name in plan.names:
-        with suppress(OSError):  # mostly: the kernel does not know it
-            pyfuse3.invalidate_entry(pyfuse3.InodeT(inode), pyfuse3.FileNameT(name))
+        connection.notify(wire.forget_name(inode, name))
+    for inode in {directory for directory, _ in plan.names}:
+        connection.notify(wire.forget_inode(inode, content=True))
     for inode in plan.inodes:
-        with suppress(OSError):
-            pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
-
-
-def _ttl(repository: Repository) -> int:
-    return max(repository.manifest.ttl_seconds, _SHORTEST_TTL_SECONDS)
+        connection.notify(wire.forget_inode(inode, content=False))
+    repository.let_go(lambda inode: connection.notify(wire.forget_inode(inode, content=False)))
 
 
 def _now() -> datetime:

@@ -1,32 +1,30 @@
-"""The tree as the kernel wants it: requests of pyfuse3, answers, and the only place where an error becomes an errno.
+"""The tree as the kernel wants it: what each request is answered, and the only place where an error becomes an errno.
 
 Content never changes under an inode, and every name that changes is taken back from the kernel by hand, so it may
-keep all it was told for ever: what is asked here, is asked for the first time. Answers that need nothing but open
-catalogs and cached files are given without awaiting; the network, whole catalogs and disks that have to be waited for
-are left to threads. After any wait the question is asked anew, of the revision that is then shown.
+keep all it was told for ever: what is asked here, is asked for the first time. Files and directories are not even
+opened: the kernel is told once that there is no need to ask, reads by inode, and keeps listings, too. What needs
+nothing but open catalogs and cached files is answered at once; anything else says what it has to wait for, and is asked
+anew by a thread that may, of the revision that is then shown.
 """
 
-import asyncio
 import errno
-import functools
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+from typing import ParamSpec, TypeVar
 
-import pyfuse3
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
-
-from ducc.client import xattrs
-from ducc.client.attachments import Listing, Node, NotADirectoryInode, StaleInode
+from ducc.client import wire, xattrs
+from ducc.client.attachments import Node, NotADirectoryInode, StaleInode
 from ducc.client.cache import Cache, Content
 from ducc.client.catalogs import CatalogNeeded
+from ducc.client.connection import Buffer, MustWait, Patience, Refused
 from ducc.client.fetch import Wanted
 from ducc.client.repository import Repository, pieces
 from ducc.client.view import View
+from ducc.client.wire import Attributes, Op, Request
 from ducc.cvmfs.entry import Flags
 from ducc.errors import DuccError
 
@@ -35,54 +33,30 @@ log = logging.getLogger(__name__)
 FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
 LONGEST_NAME = 255
 _BLOCK = 4096
-_PAGE = 512  # entries of a directory asked for at once
-_THREADS = 16
-_DIRECT_IO, _SPECIAL = int(Flags.DIRECT_IO), int(Flags.SPECIAL)
-_DOTS = 2  # positions in a listing that "." and ".." take
+_SPECIAL = int(Flags.SPECIAL)
+_MOST_FILES = 512  # that are kept at hand since they were read last
+_PIECES_HELD = 2
+_PIECES_AHEAD = 2
+_SMALLEST_LISTED = 160  # bytes that an entry of a listing takes at least
+_DOT, _DOT_DOT = 1, 2  # positions in a listing; a row's is its rowid more
+_GENERATION_SHIFT, _GENERATION_MASK = 40, (1 << 22) - 1  # the revision a listing began in is part of a position
+_WITHIN = (1 << _GENERATION_SHIFT) - 1
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
-Handler = Callable[Concatenate["Mounted", Arguments], Coroutine[Any, Any, Answer]]
-
-
-def _answering(handler: "Handler[Arguments, Answer]") -> "Handler[Arguments, Answer]":
-    """Let nothing but errnos out of a handler: anything else would end the mount."""
-
-    @functools.wraps(handler)
-    async def answer(self: "Mounted", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        try:
-            return await handler(self, *args, **kwargs)
-        except FUSEError:
-            raise
-        except Exception as error:  # noqa: BLE001 - see above
-            raise FUSEError(_errno(error, handler.__name__)) from None
-
-    return answer
-
-
-def _errno(error: Exception, request: str) -> int:
-    if isinstance(error, StaleInode):
-        return errno.ESTALE
-    if isinstance(error, NotADirectoryInode):
-        return errno.ENOTDIR
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return error.errno
-    if isinstance(error, DuccError):
-        log.warning("input/output error: request=%s reason=%s", request, error)
-    else:
-        log.error("input/output error by a fault of this program: request=%s", request, exc_info=error)
-    return errno.EIO
+Answers = Sequence[Buffer]
 
 
 class _File:
-    """An open file: its pieces, and the last ones read. Holds what it was opened with, whatever happens to the tree."""
+    """A regular file that is being read: its pieces, and the contents of the last ones."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        self.size = node.row.entry.size
-        self.pieces = pieces(node.row.entry)
-        self._offsets = [chunk.offset for chunk in node.row.entry.chunks] or [0]
-        self._contents: dict[int, Content] = {}
+        entry = node.row.entry
+        self.size = entry.size
+        self.pieces = pieces(entry)
+        self._offsets = [chunk.offset for chunk in entry.chunks] or [0]
+        self._contents: OrderedDict[int, Content] = OrderedDict()
+        self._lock = Lock()
 
     def parts(self, offset: int, size: int) -> list[tuple[int, int, int]]:
         """The pieces that hold the range: index, offset within, bytes wanted."""
@@ -100,220 +74,247 @@ class _File:
         return self._contents.get(index)
 
     def hold(self, index: int, content: Content) -> None:
-        if len(self._contents) > 1:
-            del self._contents[min(self._contents)]
-        self._contents[index] = content
+        with self._lock:
+            self._contents[index] = content
+            while len(self._contents) > _PIECES_HELD:
+                self._contents.popitem(last=False)
+
+    def let_go(self, index: int) -> None:
+        with self._lock:
+            self._contents.pop(index, None)
 
 
-class Mounted(pyfuse3.Operations):
-    """Answers for one mounted repository."""
-
-    supports_dot_lookup = False
-    enable_writeback_cache = False
+class Mounted:
+    """Answers for one mounted repository. Every method may be called by any thread."""
 
     def __init__(self, repository: Repository, cache: Cache, view: View | None = None) -> None:
-        super().__init__()
         self._view = view or View()
         self._repository, self._tree, self._cache = repository, repository.tree, cache
-        self._catalog_threads = ThreadPoolExecutor(_THREADS, "catalog")
-        self._disk_threads = ThreadPoolExecutor(_THREADS, "disk")
-        self._numbers = count(1)
-        self._files: dict[int, _File] = {}
-        self._listings: dict[int, _OpenListing] = {}
+        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._files_lock = Lock()
+        self._answers: dict[int, Callable[[Request, Patience], Answers]] = {
+            Op.LOOKUP: self._lookup,
+            Op.GETATTR: self._getattr,
+            Op.READLINK: self._readlink,
+            Op.READ: self._read,
+            Op.READDIR: self._readdir,
+            Op.READDIRPLUS: self._readdir,
+            Op.STATFS: self._statfs,
+            Op.GETXATTR: self._getxattr,
+            Op.LISTXATTR: self._listxattr,
+        }
+
+    def answer(self, request: Request, patience: Patience) -> Answers:
+        """Raises `MustWait` if *patience* is not enough, else nothing but `Refused`."""
+        answer = self._answers.get(request.operation)
+        if answer is None:
+            raise Refused(errno.ENOSYS)  # to be asked no more; to opening: it succeeds without us
+        try:
+            return answer(request, patience)
+        except (MustWait, Refused):
+            raise
+        except Exception as error:  # noqa: BLE001 - anything else would end the mount
+            raise Refused(_errno(error, Op(request.operation).name)) from None
 
     # --- names and attributes ---------------------------------------------------------------
 
-    @_answering
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    def _lookup(self, request: Request, patience: Patience) -> Answers:
+        name = wire.name_in(request.body)
         if len(name) > LONGEST_NAME:
-            raise FUSEError(errno.ENAMETOOLONG)
-        node = await self._ask(self._tree.child, parent_inode, name)
-        return _NO_SUCH_NAME if node is None else attributes(node, self._view)
+            raise Refused(errno.ENAMETOOLONG)
+        node = self._ask(patience, self._tree.child, request.inode, name)
+        return [_NO_SUCH_NAME if node is None else wire.entry(attributes(node, self._view), FOR_EVER_SECONDS)]
 
-    @_answering
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return attributes(await self._node(inode), self._view)
+    def _getattr(self, request: Request, patience: Patience) -> Answers:
+        return [wire.attributes(attributes(self._node(request, patience), self._view), FOR_EVER_SECONDS)]
 
-    @_answering
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
-        return self._view.of((await self._node(inode)).row.entry).symlink
+    def _readlink(self, request: Request, patience: Patience) -> Answers:
+        return [self._view.of(self._node(request, patience).row.entry).symlink]
 
-    @_answering
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return xattrs.visible_names((await self._node(inode)).row.entry, ctx.uid)
+    def _listxattr(self, request: Request, patience: Patience) -> Answers:
+        room, _ = wire.getxattr_in(request.body)
+        names = xattrs.visible_names(self._node(request, patience).row.entry, request.uid)
+        return _fitting(b"".join(name + b"\0" for name in names), room)
 
-    @_answering
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        value = xattrs.value((await self._node(inode)).row.entry, name)
+    def _getxattr(self, request: Request, patience: Patience) -> Answers:
+        room, name = wire.getxattr_in(request.body)
+        value = xattrs.value(self._node(request, patience).row.entry, name)
         if value is None:
-            raise FUSEError(errno.ENODATA)
-        return value
+            raise Refused(errno.ENODATA)
+        return _fitting(value, room)
 
-    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Nothing was remembered."""
+    def _statfs(self, request: Request, patience: Patience) -> Answers:
+        used = self._cache.used_bytes
+        limit = self._cache.limit_bytes or used
+        return [wire.statfs(_BLOCK, limit // _BLOCK, max(limit - used, 0) // _BLOCK, LONGEST_NAME)]
 
     # --- directories ------------------------------------------------------------------------
 
-    @_answering
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        listing = await self._ask(self._tree.listing, inode)  # what can't be listed can't be opened
-        handle = next(self._numbers)
-        self._listings[handle] = _OpenListing(listing)
-        return handle
+    def _readdir(self, request: Request, patience: Patience) -> Answers:
+        """As much of a listing as fits; it goes on in the revision in which it began."""
+        position, room = wire.read_in(request.body)
+        begun = position >> _GENERATION_SHIFT if position else self._tree.generation & _GENERATION_MASK
+        listed = self._listed_plus if request.operation == Op.READDIRPLUS else _listed
+        parts: list[bytes] = []
+        for where, name, node in self._listing(request.inode, begun, position & _WITHIN, room, patience):
+            part = listed(begun << _GENERATION_SHIFT | where, name, node)
+            room -= len(part)
+            if room < 0:
+                break
+            parts.append(part)
+        return parts
 
-    @_answering
-    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        opened = self._listings[fh]
-        if start_id == 0:  # from the beginning, so as it is now
-            opened.listing = await self._ask(self._tree.listing, opened.listing.inode)
-            opened.page = []
-        for position in range(start_id, _DOTS):
-            if not pyfuse3.readdir_reply(token, b"." * (position + 1), await self._dot(opened, position), position + 1):
-                return
-        after = max(start_id - _DOTS, 0)
-        while nodes := await self._beyond(opened, after):
-            for after, node in nodes:
-                if node is None or node.row.entry.hidden:
-                    continue
-                if not pyfuse3.readdir_reply(token, node.row.entry.name, attributes(node, self._view), after + _DOTS):
-                    return  # the kernel's buffer is full
+    def _listing(
+        self, inode: int, begun: int, after: int, room: int, patience: Patience
+    ) -> Iterator[tuple[int, bytes, Node]]:
+        """Positions, names and nodes beyond the position *after*; about as many as there is *room* for."""
+        if after < _DOT:
+            yield _DOT, b".", self._ask(patience, self._tree.node, inode)
+        if after < _DOT_DOT:
+            yield _DOT_DOT, b"..", self._ask(patience, self._parent, inode)
+        rowid = max(after - _DOT_DOT, 0)
+        limit = max(room // _SMALLEST_LISTED, 1)
+        while page := self._ask(patience, self._page, inode, begun, rowid, limit):
+            for rowid, node in page:
+                if node is not None and not node.row.entry.hidden:
+                    yield rowid + _DOT_DOT, node.row.entry.name, node
 
-    @_answering
-    async def releasedir(self, fh: int) -> None:
-        del self._listings[fh]
+    def _page(self, inode: int, begun: int, after: int, limit: int) -> list[tuple[int, Node | None]]:
+        now = self._tree.generation
+        generation = now - ((now - begun) & _GENERATION_MASK)  # of which the position has only the last bits
+        return self._tree.page(self._tree.listing(inode, generation), after, limit)
 
-    async def _beyond(self, opened: "_OpenListing", after: int) -> list[tuple[int, Node | None]]:
-        """The next nodes of a listing with their positions: the rest of a page, or the next one; none at the end."""
-        nodes = opened.rest(after)
-        if not nodes and not opened.ends_at(after):
-            opened.page = nodes = await self._ask(self._tree.page, opened.listing, after, _PAGE)
-        return nodes
+    def _parent(self, inode: int) -> Node:
+        return self._tree.node(self._tree.parent(inode))
 
-    async def _dot(self, opened: "_OpenListing", position: int) -> EntryAttributes:
-        inode = opened.listing.inode
-        entry = EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(inode if position == 0 else await self._ask(self._tree.parent, inode))
-        entry.st_mode = pyfuse3.ModeT(0o040755)
-        return entry
+    def _listed_plus(self, position: int, name: bytes, node: Node) -> bytes:
+        if position & _WITHIN <= _DOT_DOT:
+            return _NOT_REMEMBERED + _listed(position, name, node)
+        return wire.entry(attributes(node, self._view), FOR_EVER_SECONDS) + _listed(position, name, node)
 
     # --- content ----------------------------------------------------------------------------
 
-    @_answering
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        node = await self._node(inode)
+    def _read(self, request: Request, patience: Patience) -> Answers:
+        offset, size = wire.read_in(request.body)
+        file = self._file(request, patience)
+        return [self._part(file, *part, patience) for part in file.parts(offset, size)]
+
+    def _file(self, request: Request, patience: Patience) -> _File:
+        with self._files_lock:
+            file = self._files.get(request.inode)
+            if file is not None:
+                self._files.move_to_end(request.inode)
+                return file
+        node = self._node(request, patience)
         if not node.row.entry.is_regular:
-            raise FUSEError(errno.EINVAL)
+            raise Refused(errno.EINVAL)
         file = _File(node)
-        if len(file.pieces) == 1:
-            file.hold(0, await self._content(file.pieces[0]))
-        handle = next(self._numbers)
-        self._files[handle] = file
-        return FileInfo(fh=handle, keep_cache=True, direct_io=bool(node.row.flags & _DIRECT_IO))
+        with self._files_lock:
+            self._files[request.inode] = file
+            if len(self._files) > _MOST_FILES:
+                self._files.popitem(last=False)
+        return file
 
-    @_answering
-    async def read(self, fh: int, off: int, size: int) -> bytes | bytearray:  # type: ignore[override]  # any buffer
-        file = self._files[fh]
-        parts = [await self._part(file, *part) for part in file.parts(off, size)]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @_answering
-    async def release(self, fh: int) -> None:
-        del self._files[fh]
-
-    @_answering
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        status = StatvfsData()
-        used = self._cache.used_bytes
-        limit = self._cache.limit_bytes or used
-        status.f_bsize = status.f_frsize = _BLOCK
-        status.f_blocks = limit // _BLOCK
-        status.f_bfree = status.f_bavail = max(limit - used, 0) // _BLOCK
-        status.f_namemax = LONGEST_NAME
-        return status
-
-    async def _part(self, file: _File, index: int, offset: int, size: int) -> bytearray:
-        content = file.held(index)
-        if content is None:
-            content = await self._content(file.pieces[index])
-            file.hold(index, content)
+    def _part(self, file: _File, index: int, offset: int, size: int, patience: Patience) -> bytearray:
+        """A range of one piece. What the disk can't read, though it was there, is fetched again."""
+        content = file.held(index) or self._begin(file, index, patience)
         data = _read_now(content, offset, size)
-        if data is None:
-            data = await self._on(self._disk_threads, _read_all, content, offset, size)
-        return data
+        if data is not None:
+            return data
+        if patience < Patience.DISK:
+            raise MustWait(Patience.DISK)
+        try:
+            return _read_all(content, offset, size)
+        except OSError:
+            file.let_go(index)
+            self._cache.drop(file.pieces[index].name.digest)
+            content = self._begin(file, index, patience)
+            return _read_all(content, offset, size)
 
-    async def _content(self, wanted: Wanted) -> Content:
+    def _begin(self, file: _File, index: int, patience: Patience) -> Content:
+        """Have a piece at hand, and in sequential reading the next ones soon."""
+        content = self._content(file.pieces[index], patience)
+        if index and file.held(index - 1):
+            for wanted in file.pieces[index + 1 : index + 1 + _PIECES_AHEAD]:
+                if not self._cache.has(wanted.name.digest):
+                    self._repository.fetcher.fetch(wanted)
+        file.hold(index, content)
+        return content
+
+    def _content(self, wanted: Wanted, patience: Patience) -> Content:
         fetcher, digest = self._repository.fetcher, wanted.name.digest
         content = self._cache.open_at_once(digest, wanted.size)
         if content is None and self._cache.has(digest):
-            content = await self._on(self._disk_threads, fetcher.cached, wanted)
+            if patience < Patience.DISK:
+                raise MustWait(Patience.DISK)
+            content = fetcher.cached(wanted)
         if content is None:
-            content = await asyncio.wrap_future(fetcher.fetch(wanted))
+            if patience < Patience.NETWORK:
+                raise MustWait(Patience.NETWORK)
+            content = fetcher.fetch(wanted).result()
         return content
 
     # --- asking and waiting -----------------------------------------------------------------
 
-    async def _node(self, inode: int) -> Node:
-        return await self._ask(self._tree.node, inode)
+    def _node(self, request: Request, patience: Patience) -> Node:
+        return self._ask(patience, self._tree.node, request.inode)
 
-    async def _ask(
-        self, question: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
+    def _ask(
+        self,
+        patience: Patience,
+        question: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
     ) -> Answer:
         """Ask the tree, and again each time a catalog that it needed has been loaded."""
         while True:
             try:
-                return question(*args, **kwargs)
+                with self._repository.lock:
+                    return question(*args, **kwargs)
             except CatalogNeeded as needed:
-                await self._on(self._catalog_threads, self._repository.catalogs.load, needed.ref)
-
-    async def _on(
-        self,
-        threads: ThreadPoolExecutor,
-        work: Callable[Arguments, Answer],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(work, *args, **kwargs))
+                least = Patience.DISK if self._cache.has(needed.ref.digest) else Patience.NETWORK
+                if patience < least:
+                    raise MustWait(least) from None
+                self._repository.catalogs.load(needed.ref)
 
 
-class _OpenListing:
-    """A directory that is being read, and the page of it that was read last."""
-
-    def __init__(self, listing: Listing) -> None:
-        self.listing = listing
-        self.page: list[tuple[int, Node | None]] = []
-
-    def rest(self, after: int) -> list[tuple[int, Node | None]]:
-        """What the last page still has beyond the position *after*."""
-        if not self.page or not self.page[0][0] <= after < self.page[-1][0]:
-            return []
-        return self.page[bisect_right(self.page, after, key=_position) :]
-
-    def ends_at(self, after: int) -> bool:
-        """Is it known that nothing comes beyond the position *after*?"""
-        return 0 < len(self.page) < _PAGE and after == self.page[-1][0]
-
-
-def attributes(node: Node, view: View) -> EntryAttributes:
+def attributes(node: Node, view: View) -> Attributes:
     """An entry as `stat` shows it."""
     inode, row = node
     entry = view.of(row.entry)
-    found = EntryAttributes()
-    found.st_ino = pyfuse3.InodeT(inode)
-    found.entry_timeout = found.attr_timeout = FOR_EVER_SECONDS
-    found.st_mode = pyfuse3.ModeT(entry.mode)
-    found.st_nlink = entry.linkcount
-    found.st_uid, found.st_gid = entry.uid, entry.gid
+    size, blocks, device = entry.size, 1 + entry.size // 512, 0
     if row.flags & _SPECIAL:
-        found.st_rdev = entry.size
+        size, blocks, device = 0, 0, entry.size
+    return Attributes(
+        inode, entry.mode, entry.linkcount, entry.uid, entry.gid, size, blocks, device, entry.mtime, entry.mtime_ns
+    )
+
+
+def _listed(position: int, name: bytes, node: Node) -> bytes:
+    return wire.directory_entry(node.inode, node.row.entry.mode, name, position)
+
+
+def _fitting(value: bytes, room: int) -> Answers:
+    """An attribute, or how large it is for who has no room at all."""
+    if not room:
+        return [wire.xattr_size(len(value))]
+    if len(value) > room:
+        raise Refused(errno.ERANGE)
+    return [value]
+
+
+def _errno(error: Exception, request: str) -> int:
+    if isinstance(error, StaleInode):
+        return errno.ESTALE
+    if isinstance(error, NotADirectoryInode):
+        return errno.ENOTDIR
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return error.errno
+    if isinstance(error, DuccError):
+        log.warning("input/output error: request=%s reason=%s", request, error)
     else:
-        found.st_size = entry.size
-        found.st_blocks = 1 + entry.size // 512
-    found.st_atime_ns = found.st_mtime_ns = found.st_ctime_ns = entry.mtime * 1_000_000_000 + entry.mtime_ns
-    return found
-
-
-def _position(item: tuple[int, Node | None]) -> int:
-    return item[0]
+        log.error("input/output error by a fault of this program: request=%s", request, exc_info=error)
+    return errno.EIO
 
 
 def _read_now(content: Content, offset: int, size: int) -> bytearray | None:
@@ -334,12 +335,5 @@ def _read_all(content: Content, offset: int, size: int) -> bytearray:
     return data
 
 
-def _no_such_name() -> EntryAttributes:
-    """Tells the kernel to remember that there is nothing."""
-    nothing = EntryAttributes()
-    nothing.st_ino = pyfuse3.InodeT(0)
-    nothing.entry_timeout = FOR_EVER_SECONDS
-    return nothing
-
-
-_NO_SUCH_NAME = _no_such_name()
+_NO_SUCH_NAME = wire.no_entry(FOR_EVER_SECONDS)  # tells the kernel to remember that there is nothing
+_NOT_REMEMBERED = wire.no_entry(0)

@@ -35,6 +35,10 @@ class Numbering:
         """*inodes* by rowid; *spans* in ascending order, the same the other way round."""
         self._inodes, self._spans = inodes, spans
 
+    def __len__(self) -> int:
+        """One more than the last rowid."""
+        return len(self._inodes)
+
     def inode(self, rowid: int) -> int:
         return self._inodes[rowid]
 

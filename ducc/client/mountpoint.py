@@ -35,21 +35,30 @@ class UnmountFailed(DuccError):
 
 
 class MountEntry(NamedTuple):
-    """A line of the kernel's table. *device* is `major:minor`."""
+    """A line of the kernel's table. *device* is `major:minor`; *source* is the repository's name, if it is ours."""
 
     device: str
     mountpoint: str
     type: str
+    source: str
 
 
 def mounted_at(directory: Path) -> MountEntry | None:
     """What is mounted exactly at *directory* (absolute), topmost. Nothing below it is touched: it may not answer."""
-    found = None
+    found = [entry for entry in _mounts() if entry.mountpoint == str(directory)]
+    return found[-1] if found else None
+
+
+def our_mounts() -> list[MountEntry]:
+    """All mounts of repositories that this process can see."""
+    return [entry for entry in _mounts() if entry.type == MOUNT_TYPE]
+
+
+def _mounts() -> Iterator[MountEntry]:
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         fields = line.split(" ")
-        if _unescaped(fields[4]) == str(directory):
-            found = MountEntry(fields[2], _unescaped(fields[4]), fields[fields.index("-") + 1])
-    return found
+        dash = fields.index("-")
+        yield MountEntry(fields[2], _unescaped(fields[4]), fields[dash + 1], _unescaped(fields[dash + 2]))
 
 
 def unmount(directory: Path) -> None:
@@ -66,6 +75,13 @@ def unmount(directory: Path) -> None:
         if time.monotonic() > deadline:
             raise UnmountFailed(f"{directory} is unmounted, but the process behind it has not ended")
         time.sleep(0.01)
+
+
+def detach(directory: Path) -> None:
+    """Take a mount of ours away, if it is there, even if it is in use. For the process behind it."""
+    entry = mounted_at(directory)
+    if entry is not None and entry.type == MOUNT_TYPE:
+        subprocess.run(["fusermount3", "-u", "-z", str(directory)], capture_output=True, check=False)
 
 
 @contextmanager
@@ -101,6 +117,11 @@ def _is_held(lock: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def control_path(directory: Path) -> Path:
+    """Where the process behind a mount listens."""
+    return _lock_path(directory).with_suffix(".socket")
 
 
 def _lock_path(directory: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ducc.catalog.reader import Catalog, Mount
 from ducc.catalog.schema import CatalogRef
-from ducc.client.attachments import Attachment, Tree
+from ducc.client.attachments import Attachment, Leaving, Tree
 from ducc.client.catalogs import Catalogs
 from ducc.client.changes import Changes, compare
 from ducc.client.inodes import ROOT_INODE, Numbering
@@ -36,13 +36,16 @@ class Plan:
     departures: list[Attachment] = field(default_factory=list)
     names: list[tuple[int, bytes]] = field(default_factory=list)
     inodes: list[int] = field(default_factory=lambda: [ROOT_INODE])
+    leaving: list[Leaving] = field(default_factory=list)
 
     def apply(self, tree: Tree) -> bool:
         """Make *tree* show the new revision; False, and nothing done, if it has grown since the plan was made."""
         if tree.attached != self.made_at:
             return False
+        tree.generation += 1
+        tree.leaving += self.leaving
         for attachment, ref, prefix, numbering in self.successions:
-            attachment.ref, attachment.prefix, attachment.numbering = ref, prefix, numbering
+            attachment.succeed(tree.generation, ref, prefix, numbering)
         for gone in self.departures:
             if gone.above:
                 del gone.above.children[gone.path]
@@ -71,6 +74,7 @@ def _succeed(plan: Plan, tree: Tree, attachment: Attachment, old: Catalog, ref: 
     before = attachment.numbering
     after = tree.numbers.renumber(attachment, before, changes.kept, new.last_rowid())
     plan.successions.append(_Succession(attachment, ref, new.prefix, after))
+    plan.leaving.append(Leaving(before, attachment.ref, changes.gone))
     plan.inodes.extend(after.inode(rowid) for rowid in changes.touched)
     plan.names.extend(
         (before.inode(directory) if directory else attachment.inode, name) for directory, name in changes.names
@@ -90,7 +94,13 @@ def _children(
         else:
             plan.departures.append(child)
             plan.names.extend((child.inode, name) for name in _names(catalogs.load(child.ref)))
+            plan.leaving.extend(_whole(one) for one in child.everything())
     return staying
+
+
+def _whole(gone: Attachment) -> Leaving:
+    rowids = range(1, len(gone.numbering))
+    return Leaving(gone.numbering, gone.ref, rowids)
 
 
 def _names(catalog: Catalog) -> list[bytes]:

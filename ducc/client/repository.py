@@ -6,13 +6,14 @@ The mount asks by inode, through `tree`; programs ask by path. Whoever asks by p
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from ducc.catalog.reader import BadCatalog
 from ducc.catalog.schema import CatalogRef
-from ducc.client.attachments import Node, Tree
+from ducc.client.attachments import Leaving, Node, Tree
 from ducc.client.cache import Cache, Content
 from ducc.client.catalogs import CatalogNeeded, Catalogs
 from ducc.client.fetch import Fetcher, Wanted
@@ -39,6 +40,7 @@ class Repository:
         root = _root_of(manifest)
         self.catalogs.load(root)
         self.tree = Tree(self.catalogs, root)
+        self.lock = Lock()  # to be held by whoever asks the tree
 
     @classmethod
     def open(
@@ -69,11 +71,36 @@ class Repository:
 
     def apply(self, plan: Plan, manifest: Manifest) -> bool:
         """Show the revision that *plan* was made for; False if the plan has been overtaken: make another."""
-        if not plan.apply(self.tree):
-            return False
-        self.manifest = manifest
-        self.catalogs.keep_only({attachment.ref.digest for attachment in self.tree.root.everything()})
+        with self.lock:
+            if not plan.apply(self.tree):
+                return False
+            self.manifest = manifest
+            self.catalogs.keep_only(self.tree.catalogs_in_use())
         return True
+
+    def let_go(self, is_known: Callable[[int], bool]) -> None:
+        """Of what has left with the last revisions, keep what somebody may have open: whose inode *is_known*."""
+        with self.lock:
+            leaving = list(self.tree.leaving)
+        for one in leaving:
+            for rowid in one.rowids:
+                inode = one.numbering.inode(rowid)
+                if is_known(inode):
+                    self._remember(one, rowid, inode)
+        with self.lock:
+            del self.tree.leaving[: len(leaving)]
+            self.catalogs.keep_only(self.tree.catalogs_in_use())
+
+    def _remember(self, one: Leaving, rowid: int, inode: int) -> None:
+        row = self._wait(self.tree.row_of, one, rowid)
+        if row is not None and not row.entry.is_directory:
+            with self.lock:
+                self.tree.former[inode] = row
+
+    def forgotten(self, inodes: Sequence[int]) -> None:
+        """The kernel has dropped *inodes*."""
+        for inode in inodes if self.tree.former else ():
+            self.tree.former.pop(inode, None)
 
     def refresh(self) -> bool:
         """Show the newest revision; True if it is another than before."""
@@ -82,6 +109,7 @@ class Repository:
             return False
         while not self.apply(self.plan(manifest), manifest):
             pass
+        self.let_go(lambda _: False)
         return True
 
     # --- asking by path ---------------------------------------------------------------------
@@ -120,7 +148,8 @@ class Repository:
     def _wait(self, question: Callable[Question, Answer], *args: Question.args, **kwargs: Question.kwargs) -> Answer:
         while True:
             try:
-                return question(*args, **kwargs)
+                with self.lock:
+                    return question(*args, **kwargs)
             except CatalogNeeded as needed:
                 self.catalogs.load(needed.ref)
 

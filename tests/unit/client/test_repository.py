@@ -368,7 +368,53 @@ def test_many_revisions_leave_nothing_behind(publisher: Publisher, open_reposito
         assert inode(repository, b"/d") == directory
     attachment = repository.tree.root.children[b"/d"]
     assert len(attachment.numbering._spans) <= 4
-    assert len(repository.catalogs._contents) == 2
+    assert len(repository.catalogs._contents) == 2 * (1 + 8)  # with what a listing that has begun may still need
+    assert not repository.tree.leaving
+    assert not repository.tree.former
+
+
+def test_what_the_kernel_still_has_stays_readable_until_it_is_dropped(
+    publisher: Publisher, open_repository: Opener
+) -> None:
+    old = {b"/d/changed": publisher.file(b"changed", b"old"), b"/d/gone": publisher.file(b"gone", b"gone")}
+    publisher.publish({**old, b"/image": publisher.bind({b"/program": publisher.file(b"program", b"run")}, b"image")})
+    repository = open_repository()
+    inodes = {path: inode(repository, path) for path in (b"/d/changed", b"/d/gone", b"/image/program", b"/d")}
+    publisher.publish({b"/d/changed": publisher.file(b"changed", b"new")})
+    manifest = repository.newer_manifest()
+    assert manifest is not None
+    assert repository.apply(repository.plan(manifest), manifest)
+    rows = {path: repository.tree.node(number).row for path, number in inodes.items()}  # before anybody is asked
+    known = {inodes[b"/d/changed"], inodes[b"/image/program"]}
+    repository.let_go(lambda number: number in known)
+    for path in (b"/d/changed", b"/image/program"):
+        assert repository.tree.node(inodes[path]).row == rows[path]
+    with pytest.raises(StaleInode):
+        repository.tree.node(inodes[b"/d/gone"])
+    repository.forgotten([inodes[b"/d/changed"], inodes[b"/image/program"], 12345])
+    with pytest.raises(StaleInode):
+        repository.tree.node(inodes[b"/d/changed"])
+
+
+def test_a_listing_goes_on_in_the_revision_in_which_it_began(publisher: Publisher, open_repository: Opener) -> None:
+    def revision(*numbers: int) -> None:
+        publisher.publish({b"/d/%d" % number: publisher.file(b"%d" % number) for number in numbers})
+
+    revision(*range(100))
+    repository = open_repository()
+    tree, directory = repository.tree, inode(repository, b"/d")
+    begun = tree.generation
+    first = tree.page(tree.listing(directory, begun), 0, 50)
+    for number in range(3):
+        revision(*range(0, 100, 2), 1000 + number)
+        assert repository.refresh()
+    rest = tree.page(tree.listing(directory, begun), first[-1][0], 1000)
+    names_seen = [node.row.entry.name for _, node in (*first, *rest) if node is not None]
+    assert len(names_seen) == len(set(names_seen))
+    assert {b"%d" % number for number in range(0, 100, 2)} <= set(names_seen)  # what was there all the time
+    assert {int(name) for name in names_seen} <= set(range(100))
+    now = tree.page(tree.listing(directory, tree.generation), 0, 1000)
+    assert {node.row.entry.name for _, node in now if node} == {b"%d" % number for number in (*range(0, 100, 2), 1002)}
 
 
 def test_the_root_keeps_its_inode(publisher: Publisher, open_repository: Opener) -> None:

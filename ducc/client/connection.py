@@ -1,0 +1,243 @@
+"""The line to the kernel: a mount, the requests that come from it, and who answers them.
+
+One thread reads requests and answers what can be answered at once; what has to wait for a disk or for the network is
+left to other threads, so nobody who asks for something easy waits behind somebody who asks for something hard. Whoever
+is killed while waiting is let go at once.
+
+The line is a descriptor. Whoever holds it keeps the mount alive, answered or not, and any process that has it can go on
+answering: the kernel sends again what the last one had read and not answered.
+"""
+
+import array
+import errno
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from threading import Lock
+
+from ducc.client import wire
+from ducc.client.mountpoint import MountFailed
+from ducc.client.wire import Op, Request
+
+log = logging.getLogger(__name__)
+
+_BUFFER_BYTES = 128 * 1024  # no request is larger, since nothing is written
+_BACKGROUND = 64  # reads ahead that the kernel may have waiting
+_PAGES = 256  # of one read
+_DISK_THREADS, _NETWORK_THREADS = 16, 64
+_KILLED = 1 << (signal.SIGKILL - 1)
+_UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.DESTROY})
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Patience(IntEnum):
+    """What an answer may wait for."""
+
+    NOTHING = 0
+    DISK = 1
+    NETWORK = 2
+
+
+class MustWait(Exception):
+    """It can't be answered with so little patience."""
+
+    def __init__(self, needed: Patience) -> None:
+        super().__init__(needed.name)
+        self.needed = needed
+
+
+class Refused(Exception):
+    """The answer is an error number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode.get(number, str(number)))
+        self.number = number
+
+
+Answerer = Callable[[Request, Patience], Sequence[Buffer]]
+
+
+def mount(directory: Path, options: Sequence[str]) -> int:
+    """Mount something at *directory* that waits to be answered; return the descriptor of the line."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = ["fusermount3", "-o", ",".join(options), "--", str(directory)]
+        environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        try:
+            done = subprocess.run(
+                command, env=environment, pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise MountFailed(
+                f"{directory}: fusermount3 can't be run ({error.strerror}); is fuse3 installed?"
+            ) from error
+        if done.returncode != 0:
+            reason = done.stderr.strip().splitlines() or ["fusermount3 does not say why"]
+            raise MountFailed(f"{directory}: {reason[-1].removeprefix('fusermount3: ')}")
+        return _received(ours)
+
+
+def _received(ours: socket.socket) -> int:
+    _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+    descriptors = array.array("i")
+    descriptors.frombytes(ancillary[0][2][:4])
+    os.set_inheritable(descriptors[0], False)
+    return descriptors[0]
+
+
+class Connection:
+    """Answers by *answerer* what comes over the line *descriptor*, which stays the caller's."""
+
+    def __init__(self, descriptor: int, answerer: Answerer, forgotten: Callable[[Sequence[int]], None]) -> None:
+        """*forgotten* is told which inodes the kernel has dropped."""
+        self._descriptor, self._answerer, self._forgotten = descriptor, answerer, forgotten
+        os.set_blocking(descriptor, False)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ended = False
+        self._pools = {
+            Patience.DISK: ThreadPoolExecutor(_DISK_THREADS, "disk"),
+            Patience.NETWORK: ThreadPoolExecutor(_NETWORK_THREADS, "network"),
+        }
+        self._waiting: dict[int, int] = {}  # requests that other threads answer, and who asks
+        self._lock = Lock()
+
+    def serve(self) -> None:
+        """Answer until the mount is gone, or `end` is called."""
+        try:
+            self._serve(bytearray(_BUFFER_BYTES))
+        finally:
+            self._ended = True
+
+    def _serve(self, buffer: bytearray) -> None:
+        while not self._ended:
+            try:
+                size = os.readv(self._descriptor, [buffer])
+            except BlockingIOError:
+                self._wait()
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return  # unmounted
+                if error.errno not in (errno.EINTR, errno.ENOENT):  # the latter: taken back at the last moment
+                    raise
+            else:
+                if size == 0:
+                    return
+                self._take(wire.request(buffer, size))
+
+    def end(self) -> None:
+        """Let `serve` return; may be called by any thread."""
+        self._ended = True
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """To be called after `serve`; who still waits is not answered."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def take_over(self) -> None:
+        """Ask the kernel for what another process had begun to answer."""
+        with suppress(OSError):  # kernels before 6.9: whoever waits, waits until killed
+            os.write(self._descriptor, wire.send_again())
+
+    def notify(self, notice: bytes) -> bool:
+        """Tell the kernel something; False if it knows nothing of what is spoken of.
+
+        Blocks while a name is being looked up, so it must not be called by the thread that answers.
+        """
+        try:
+            os.write(self._descriptor, notice)
+        except OSError:
+            return False
+        return True
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        poll.poll()
+
+    def _take(self, request: Request) -> None:
+        if request.operation in _UNANSWERED:
+            self._note(request)
+        elif request.operation == Op.INIT:
+            self._introduce(request)
+        else:
+            self._answer(request, Patience.NOTHING)
+
+    def _note(self, request: Request) -> None:
+        if request.operation == Op.INTERRUPT:
+            self._interrupt(wire.interrupt_in(request.body))
+        elif request.operation != Op.DESTROY:
+            self._forgotten(wire.forgotten(request))
+
+    def _introduce(self, request: Request) -> None:
+        init = wire.init_in(request.body)
+        if init.major != wire.MAJOR or init.minor < wire.OLDEST_MINOR:
+            log.error("this kernel is too old: it speaks FUSE %d.%d", init.major, init.minor)
+            self._send(wire.refusal(request.unique, errno.EPROTO))
+        else:
+            body = wire.init_out(init, _BACKGROUND, _PAGES)
+            self._send(wire.answer(request.unique, len(body)), body)
+
+    def _answer(self, request: Request, patience: Patience) -> None:
+        try:
+            parts = self._answerer(request, patience)
+        except MustWait as more:
+            with self._lock:
+                self._waiting[request.unique] = request.pid
+            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+        except Refused as refused:
+            self._send(wire.refusal(request.unique, refused.number))
+        else:
+            self._send(wire.answer(request.unique, sum(map(len, parts))), *parts)
+
+    def _answer_later(self, request: Request, patience: Patience) -> None:
+        if request.unique not in self._waiting:
+            return  # let go meanwhile
+        try:
+            parts = self._answerer(request, patience)
+        except MustWait as more:
+            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+        except Refused as refused:
+            self._send_if_waiting(request.unique, wire.refusal(request.unique, refused.number))
+        else:
+            self._send_if_waiting(request.unique, wire.answer(request.unique, sum(map(len, parts))), *parts)
+
+    def _send_if_waiting(self, unique: int, head: bytes, *parts: Buffer) -> None:
+        with self._lock:
+            if self._waiting.pop(unique, None) is None:
+                return
+        self._send(head, *parts)
+
+    def _interrupt(self, unique: int) -> None:
+        """Let go whoever was killed. Other signals are no reason to fail a system call that was not made for it."""
+        with self._lock:
+            pid = self._waiting.get(unique)
+            if pid is None or not _was_killed(pid):
+                return
+            del self._waiting[unique]
+        self._send(wire.refusal(unique, errno.EINTR))
+
+    def _send(self, head: bytes, *parts: Buffer) -> None:
+        if self._ended:
+            return  # the descriptor may be another's by now
+        with suppress(OSError):  # nobody waits any more, or the mount is gone
+            os.writev(self._descriptor, [head, *parts])
+
+
+def _was_killed(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    pending = [line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(int(bits, 16) & _KILLED for bits in pending)
