@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": "offer repositories of a local store over HTTP",
     "mount": "mount a repository",
     "umount": "unmount a repository",
+    "client": "ask running mounts, or tell them what to do",
 }
 ALIASES = {"get-manifest": "download-manifest"}
 INTERRUPTED = 130

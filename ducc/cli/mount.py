@@ -12,9 +12,14 @@ from ducc.cli.options import default_cache
 from ducc.errors import BadInput
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    from ducc.client.opening import MountSettings
+    from ducc.client.parameters import Parameters
     from ducc.storage.base import ReadableStore
 
 _GIBIBYTE = 1 << 30
+_DEFAULT_LIMIT_GIB = 4.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,23 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the repository's URL: http://HOST/cvmfs/FQRN")
     parser.add_argument("--storage", metavar="URL", help="without --url: read a local store, file:///DIR")
     parser.add_argument(
-        "--public-key", metavar="FILE", type=Path, action="append", required=True,
-        help="public half of the master key; may be given more than once",
+        "--etc", metavar="DIR", type=Path, default=Path("/etc/cvmfs"),
+        help="without --url and --storage: where the client's configuration lies (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--public-key", metavar="FILE", type=Path, action="append",
+        help="public half of the master key; may be repeated (without --url and --storage: the configuration's)",
     )  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", type=Path, help="where to keep what was read")
-    parser.add_argument("--cache-limit", metavar="GIB", type=float, default=4.0, help="its largest size (4)")
+    parser.add_argument("--cache-limit", metavar="GIB", type=float, help="its largest size (4, or the configuration's)")
     parser.add_argument("--foreground", action="store_true", help="stay, and log to the terminal")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 mounted (in the foreground: and unmounted again), else the failure's."""
     from ducc.client.background import in_background
-    from ducc.cvmfs.fqrn import require_fqrn
 
-    fqrn = require_fqrn(arguments.fqrn)
+    parameters = None if arguments.url or arguments.storage else _parameters(arguments)
+    fqrn = _name(arguments, parameters)
+    cache = (arguments.cache or (parameters.cache_directory if parameters else default_cache())).absolute()
     directory = Path(os.path.realpath(arguments.directory))
-    cache = (arguments.cache or default_cache()).absolute()
-    work = _mount(arguments, fqrn, directory, cache)
+    work = _mount(arguments, parameters, fqrn, directory, cache)
     if arguments.foreground:
         work(lambda: print(f"{fqrn} is mounted at {directory}", flush=True))
         return 0
@@ -48,32 +57,77 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _name(arguments: argparse.Namespace, parameters: "Parameters | None") -> str:
+    from ducc.cvmfs.fqrn import require_fqrn
+
+    if parameters:
+        return parameters.fqrn
+    if not arguments.public_key:
+        raise BadInput("whom to trust? wanted with --url or --storage: --public-key")
+    return require_fqrn(arguments.fqrn)
+
+
+def _parameters(arguments: argparse.Namespace) -> "Parameters":
+    """What the configuration files say."""
+    from ducc.client.configuration import read_configuration
+    from ducc.client.parameters import Parameters
+
+    configuration = read_configuration(arguments.fqrn, arguments.etc.absolute())
+    return Parameters.of(configuration, os.getuid(), os.getgid(), os.environ)
+
+
 def _mount(
-    arguments: argparse.Namespace, fqrn: str, directory: Path, cache: Path
+    arguments: argparse.Namespace, parameters: "Parameters | None", fqrn: str, directory: Path, cache: Path
 ) -> Callable[[Callable[[], None]], None]:
     """What the mounting process is to do; everything heavy is imported there, after the fork."""
-    named = arguments.public_key  # one file, if it is named by a setting
-    keys = [file.absolute() for file in (named if isinstance(named, list) else [named])]
+    named = arguments.public_key or (parameters.key_files if parameters else ())
+    # one file, if it is named by a setting
+    keys = [Path(file).absolute() for file in (named if isinstance(named, (list, tuple)) else [named])]
 
     def work(ready: Callable[[], None]) -> None:
         from ducc import logs
-        from ducc.client.daemon import MountSettings, run_mount
+        from ducc.client.daemon import run_mount
+        from ducc.client.opening import MountSettings
         from ducc.cvmfs.signature import load_master_public_key
 
         logs.set_up(max(arguments.verbose, 0 if sys.stderr.isatty() else 1))
-        run_mount(
-            MountSettings(
-                fqrn=fqrn,
-                mountpoint=directory,
-                store=_store(arguments, fqrn),
-                master_keys=[load_master_public_key(_read(file)) for file in keys],
-                cache_directory=cache,
-                cache_limit_bytes=int(arguments.cache_limit * _GIBIBYTE),
-            ),
-            ready,
-        )
+        trusted = [load_master_public_key(_read(file)) for file in keys]
+        if parameters:
+            settings = _configured(parameters, arguments, directory, cache, trusted)
+        else:
+            limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
+            settings = MountSettings(fqrn, directory, _store(arguments, fqrn), trusted, cache, limit)
+        run_mount(settings, ready)
 
     return work
+
+
+def _configured(
+    parameters: "Parameters", arguments: argparse.Namespace, directory: Path, cache: Path, trusted: "list[RSAPublicKey]"
+) -> "MountSettings":
+    from ducc.client.blacklist import Blacklist
+    from ducc.client.network.store import NetworkStore
+    from ducc.client.opening import MountSettings
+
+    parameters.tell()
+    return MountSettings(
+        fqrn=parameters.fqrn,
+        mountpoint=directory,
+        store=NetworkStore(parameters.network),
+        master_keys=trusted,
+        cache_directory=cache,
+        cache_limit_bytes=_limit(arguments, parameters.cache_limit_bytes),
+        view=parameters.view,
+        pin=parameters.pin,
+        blacklist=Blacklist.read(parameters.blacklist) if parameters.blacklist else Blacklist(),
+        max_ttl_seconds=parameters.max_ttl_seconds,
+        auto_update=parameters.auto_update,
+        attributes_listed=parameters.attributes_listed,
+    )
+
+
+def _limit(arguments: argparse.Namespace, otherwise: int | None) -> int | None:
+    return otherwise if arguments.cache_limit is None else int(arguments.cache_limit * _GIBIBYTE)
 
 
 def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
@@ -82,8 +136,6 @@ def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
     from ducc.storage.open import local_directory
 
     if arguments.url is None:
-        if arguments.storage is None:
-            raise BadInput("where is the repository? wanted: --url or --storage")
         return LocalStore(local_directory(arguments.storage, fqrn))
     parts = urlsplit(arguments.url)
     if parts.scheme in ("http", "https") and parts.hostname:

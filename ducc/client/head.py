@@ -46,7 +46,8 @@ class CheckingFiles(Protocol):
 class Head:
     """Asks one store for one repository's manifest. *clock* tells the time by which whitelists expire.
 
-    `problem` says why there was no answer when it was last asked for; it is empty after a good one.
+    `problem` says why there was no answer when it was last asked for; it is empty after a good one. `checks` counts how
+    often it was asked for something newer, and `offered` is what the last such question led to.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Head:
         self._master_keys, self._clock = master_keys, clock
         self._breadcrumbs, self._pin, self._blacklist = breadcrumbs, pin, blacklist or Blacklist()
         self.problem = ""
+        self.checks = 0
+        self.offered: Manifest | None = None
 
     @property
     def is_pinned(self) -> bool:
@@ -99,15 +102,16 @@ class Head:
 
     def newer(self, known: Manifest) -> Manifest | None:
         """A manifest that is to follow *known*, if there is one; never one that would lead back."""
-        if self._pin:
-            return None
+        self.offered = None
         try:
-            found = self._newer(known)
+            self.offered = None if self._pin else self._newer(known)
+            self.problem = ""
         except DuccError as error:
             self.problem = str(error)
             raise
-        self.problem = ""
-        return found
+        finally:
+            self.checks += 1
+        return self.offered
 
     def _newer(self, known: Manifest) -> Manifest | None:
         raw = self._read_manifest()
