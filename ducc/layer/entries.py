@@ -16,7 +16,7 @@ from ducc.image.digest import Digest, DigestMismatch
 from ducc.layer.attributes import kept_attributes
 from ducc.layer.block import Header, Refusal
 from ducc.layer.decompress import MAX_LAYER_SIZE, DecompressedStream, LayerTooLarge, UnreadableCompression
-from ducc.layer.stream import Readable, VerifiedStream
+from ducc.layer.stream import READ_SIZE, Readable, VerifiedStream
 from ducc.layer.tar import MalformedArchive, TarReader, place_of
 from ducc.layer.whiteout import Meaning, normal_path, read_name
 
@@ -107,16 +107,15 @@ class LayerReader:
         max_size: int = MAX_LAYER_SIZE,
         ahead: Callable[[Readable], "Stoppable"] | None = None,
     ) -> None:
-        """*ahead* may wrap the decompressed stream in one that is read by another thread, up to `stop`."""
+        """*ahead* may wrap the verified archive in a stream that another thread reads in advance, up to `stop`."""
         self.layer = f"layer {blob.expected}"
         self.dropped: Counter[str] = Counter()
         self.content_size = 0  # of all files so far, with their holes
         self._blob, self._max_size = blob, max_size
         archive = DecompressedStream(blob, self.layer, max_size)
-        self._ahead = ahead(archive) if ahead else None
-        self._stream = VerifiedStream(
-            self._ahead or archive, diff_id, None, f"{self.layer}, uncompressed", DiffIdMismatch
-        )
+        self._verified = VerifiedStream(archive, diff_id, None, f"{self.layer}, uncompressed", DiffIdMismatch)
+        self._ahead = ahead(self._verified) if ahead else None
+        self._stream = self._ahead or self._verified
         self._tar = TarReader(self._stream, self.layer)
 
     def __iter__(self) -> Iterator[Member]:
@@ -125,7 +124,8 @@ class LayerReader:
                 member = self._member(header)
                 if member is not None:
                     yield member
-            self._stream.finish()
+            while self._stream.read(READ_SIZE):
+                pass
             self.dropped += self._tar.oddities
         except (MalformedArchive, UnreadableCompression) as error:
             raise self._cause(error) from error.__cause__
@@ -137,8 +137,8 @@ class LayerReader:
 
     @property
     def tar_size(self) -> int:
-        """Bytes of the uncompressed archive so far."""
-        return self._stream.received
+        """Bytes of the uncompressed archive, as far as it was read."""
+        return self._verified.received
 
     def content(self) -> bytes | memoryview:
         """All of the current file's content: ask only if its size is small enough for memory."""
