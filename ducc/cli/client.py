@@ -5,8 +5,8 @@ probe [MOUNT …]        does the mount answer, and do its servers?
 reload [MOUNT …]       show the newest revision now
 pin PATH …             fetch everything below a path of a mount, and keep it at hand while it is mounted
 evict PATH …           drop everything below a path of a mount from the cache
-record start MOUNT     begin to note which objects are wanted
-record stop MOUNT      end that, and name them in the order in which they were first wanted
+record start [MOUNT …] begin to note which objects are wanted
+record stop [MOUNT …]  end that, and name them in the order in which they were first wanted
 """
 
 import argparse
@@ -22,6 +22,8 @@ from ducc.client.metrics import prometheus
 from ducc.client.mountpoint import our_mounts
 from ducc.errors import BadInput, DuccError
 
+_OF_PATHS = ("pin", "evict")
+_OF_TARGETS = {"PATH": "a path in a mount", "MOUNT": "a mountpoint or the name of a repository (default: all)"}
 _STATUS_SECONDS = 10.0
 _UNREACHABLE = 58
 
@@ -29,11 +31,17 @@ _UNREACHABLE = 58
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
-    parser.add_argument("action", metavar="ACTION", choices=sorted(_ACTIONS), help=", ".join(sorted(_ACTIONS)))
-    parser.add_argument("targets", metavar="MOUNT|PATH", nargs="*", help="a mountpoint or FQRN (all), or a path in one")
-    shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="one JSON document on standard output, for programs")
-    shape.add_argument("--prometheus", action="store_true", help="status as Prometheus reads it")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name in _ACTIONS:
+        action = actions.add_parser(name)
+        shape = action.add_mutually_exclusive_group()
+        shape.add_argument("--json", action="store_true", help="one JSON document on standard output, for programs")
+        if name == "status":
+            shape.add_argument("--prometheus", action="store_true", help="as Prometheus reads it")
+        if name == "record":
+            action.add_argument("what", choices=("start", "stop"), help="begin to note, or end and show what was noted")
+        named, number = ("PATH", "+") if name in _OF_PATHS else ("MOUNT", "*")
+        action.add_argument("targets", metavar=named, nargs=number, help=_OF_TARGETS[named])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,8 +87,6 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 def _below_paths(command: str) -> Callable[[argparse.Namespace], int]:
     def tell(arguments: argparse.Namespace) -> int:
-        if not arguments.targets:
-            raise BadInput(f"{command}: which path?")
         orders = [(mount, {"command": command, "path": path}) for mount, path in map(_place, arguments.targets)]
         return _tell(arguments, orders, "objects")
 
@@ -88,14 +94,9 @@ def _below_paths(command: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    match arguments.targets:
-        case ["start" | "stop" as what, *named]:
-            mounts = list(_mounts(named))
-        case _:
-            raise BadInput("record: wanted: start or stop, and a mount")
-    for mount in mounts:
-        objects = ask(mount, {"command": "record", "on": what == "start"})["objects"]
-        if what == "stop":
+    for mount in _mounts(arguments.targets):
+        objects = ask(mount, {"command": "record", "on": arguments.what == "start"})["objects"]
+        if arguments.what == "stop":
             print(json.dumps({"objects": objects}) if arguments.json else _listed(objects), end="")
     return 0
 

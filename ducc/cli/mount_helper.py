@@ -2,8 +2,9 @@
 
     repo.example.org  /cvmfs/repo.example.org  ducc  defaults,_netdev  0 0
 
-Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`; mount's own are
-either how it is mounted anyway (ro, nosuid, nodev) or nothing to us.
+Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`. Others are
+mount's own and change nothing: it passes `rw` where nobody asked for it, and a repository is read-only, without set-uid
+programs and devices, in any case.
 """
 
 import sys
@@ -13,7 +14,6 @@ from ducc.cli import main as ducc
 from ducc.errors import BadInput
 
 _OURS = ("etc", "url", "storage", "public_key", "cache", "cache_limit", "config")
-_REFUSED = ("rw", "suid", "dev", "remount")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,6 @@ def translated(words: Sequence[str]) -> Iterator[str]:
         name, _, value = option.partition("=")
         if name in _OURS and value:
             yield f"--{name.replace('_', '-')}={value}"
-        elif name in _REFUSED:
-            raise BadInput(f"option {name}: a repository is mounted read-only, without set-uid programs and devices")
+        elif name == "remount":
+            raise BadInput("nothing about a mount can be changed: unmount and mount it")
     yield from places
