@@ -45,17 +45,32 @@ _REMEMBERED_SECONDS = 24 * 3600
 class Content:
     """An open file with the content of one object, or a stand-in in memory; closed when nobody holds it any more."""
 
-    __slots__ = ("descriptor", "path")
+    __slots__ = ("_pinned", "descriptor", "path")
 
     def __init__(self, descriptor: int, path: str | None) -> None:
         """*path* is where the cache keeps it; None: nowhere."""
         self.descriptor, self.path = descriptor, path
+        self._pinned = False
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
+    @classmethod
+    def in_memory(cls, data: bytes) -> "Content":
+        content = cls(os.memfd_create("ducc", os.MFD_CLOEXEC), None)
+        _write_all(content.descriptor, data)
+        return content
+
+    def move_to(self, descriptor: int, path: str) -> None:
+        """Be the file *descriptor*, which holds the same; whoever is reading notices nothing."""
+        os.dup2(descriptor, self.descriptor, inheritable=False)
+        self.path = path
+        if self._pinned:
+            self.pin()
+
     def pin(self) -> None:
         """Let no process make room by dropping it while this one holds it, unless too much is pinned."""
+        self._pinned = True
         with suppress(OSError):  # somebody is just deciding, or a file system without locks
             fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
@@ -159,42 +174,49 @@ class Cache:
 
     def add(self, digest: bytes, data: bytes) -> Content:
         """Keep the verified content of an object, or at least hold it while the caller needs it."""
+        content = Content.in_memory(data)
+        self.keep(digest, data, content)
+        return content
+
+    def keep(self, digest: bytes, data: bytes, content: Content) -> None:
+        """Let *content*, which is in memory, be a file of the cache from now on, if the disk takes it."""
         if self.limit_bytes is not None and len(data) > self.limit_bytes // 2:
-            return _in_memory(data)
+            return
         try:
-            content = self._write(digest, data)
+            self._write(digest, data, content)
         except OSError as error:
             if self._keeps:
                 log.warning(
                     "cache takes nothing more, reading on without it: directory=%s reason=%s", self._root, error
                 )
             self._keeps = False
-            return _in_memory(data)
+            return
         self._keeps = True
         self._remember(digest)
         self.used_bytes += -(-len(data) // _BLOCK) * _BLOCK
         if self.used_bytes >= self._next_look and self._looking.acquire(blocking=False):
             Thread(target=self._look, name="cache-look", daemon=True).start()
-        return content
 
-    def _write(self, digest: bytes, data: bytes) -> Content:
+    def _write(self, digest: bytes, data: bytes, content: Content) -> None:
         temporary = f"{self._root}/txn/{os.getpid()}.{next(self._numbers)}.{time.time_ns()}"
         path = _path(self._root, digest)
-        content = Content(_create(temporary), path)
+        descriptor = _create(temporary)
         try:
             with suppress(OSError):  # a file system without locks: the file is abandoned only if we are slow
-                fcntl.flock(content.descriptor, fcntl.LOCK_SH)
-            _write_all(content.descriptor, data)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _write_all(descriptor, data)
             with suppress(OSError):  # a file system without attributes
-                os.setxattr(content.descriptor, CHECKSUM, _checksum(data))
+                os.setxattr(descriptor, CHECKSUM, _checksum(data))
             _rename(temporary, path)
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            content.move_to(descriptor, path)
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        with suppress(OSError):
-            fcntl.flock(content.descriptor, fcntl.LOCK_UN)
-        return content
+        finally:
+            os.close(descriptor)
 
     # --- making room -------------------------------------------------------------------------
 
@@ -290,12 +312,6 @@ def _pieces(content: Content) -> Iterator[bytes]:
     while piece := os.pread(content.descriptor, _READ_AT_ONCE, offset):
         yield piece
         offset += len(piece)
-
-
-def _in_memory(data: bytes) -> Content:
-    content = Content(os.memfd_create("ducc-uncached", os.MFD_CLOEXEC), None)
-    _write_all(content.descriptor, data)
-    return content
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

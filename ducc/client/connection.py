@@ -16,12 +16,14 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any, Protocol
 
 from ducc.client import wire
 from ducc.client.mountpoint import MountFailed
@@ -48,11 +50,11 @@ class Patience(IntEnum):
 
 
 class MustWait(Exception):
-    """It can't be answered with so little patience."""
+    """It can't be answered with so little patience, or not before something has arrived."""
 
-    def __init__(self, needed: Patience) -> None:
+    def __init__(self, needed: Patience, arriving: "Future[Any] | None" = None) -> None:
         super().__init__(needed.name)
-        self.needed = needed
+        self.needed, self.arriving = needed, arriving
 
 
 class Refused(Exception):
@@ -63,7 +65,17 @@ class Refused(Exception):
         self.number = number
 
 
-Answerer = Callable[[Request, Patience], Sequence[Buffer]]
+class Answerer(Protocol):
+    """The file system behind the line. Both may be called by any thread."""
+
+    def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
+        """The parts of the answer. Raises `MustWait` and `Refused`, nothing else."""
+
+    def refusal(self, request: Request, error: BaseException) -> Refused:
+        """What to say when that for which a request waited does not arrive."""
+
+    def forgotten(self, inodes: Sequence[int]) -> None:
+        """The kernel has dropped *inodes*."""
 
 
 def mount(directory: Path, options: Sequence[str]) -> int:
@@ -97,9 +109,8 @@ def _received(ours: socket.socket) -> int:
 class Connection:
     """Answers by *answerer* what comes over the line *descriptor*, which stays the caller's."""
 
-    def __init__(self, descriptor: int, answerer: Answerer, forgotten: Callable[[Sequence[int]], None]) -> None:
-        """*forgotten* is told which inodes the kernel has dropped."""
-        self._descriptor, self._answerer, self._forgotten = descriptor, answerer, forgotten
+    def __init__(self, descriptor: int, answerer: Answerer) -> None:
+        self._descriptor, self._answerer = descriptor, answerer
         os.set_blocking(descriptor, False)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
@@ -177,7 +188,7 @@ class Connection:
         if request.operation == Op.INTERRUPT:
             self._interrupt(wire.interrupt_in(request.body))
         elif request.operation != Op.DESTROY:
-            self._forgotten(wire.forgotten(request))
+            self._answerer.forgotten(wire.forgotten(request))
 
     def _introduce(self, request: Request) -> None:
         init = wire.init_in(request.body)
@@ -190,23 +201,38 @@ class Connection:
 
     def _answer(self, request: Request, patience: Patience) -> None:
         try:
-            parts = self._answerer(request, patience)
+            parts = self._answerer.answer(request, patience)
         except MustWait as more:
             with self._lock:
                 self._waiting[request.unique] = request.pid
-            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+            self._wait_for(request, more)
         except Refused as refused:
             self._send(wire.refusal(request.unique, refused.number))
         else:
             self._send(wire.answer(request.unique, sum(map(len, parts))), *parts)
 
+    def _wait_for(self, request: Request, more: MustWait) -> None:
+        if more.arriving is None:
+            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+        else:
+            more.arriving.add_done_callback(partial(self._answer_arrived, request))
+
+    def _answer_arrived(self, request: Request, arrived: "Future[Any]") -> None:
+        """By the thread that has fetched it, which must not be kept for long."""
+        error = CancelledError() if arrived.cancelled() else arrived.exception()
+        if error is None:
+            self._answer_later(request, Patience.NOTHING)
+        else:
+            refused = self._answerer.refusal(request, error)
+            self._send_if_waiting(request.unique, wire.refusal(request.unique, refused.number))
+
     def _answer_later(self, request: Request, patience: Patience) -> None:
         if request.unique not in self._waiting:
             return  # let go meanwhile
         try:
-            parts = self._answerer(request, patience)
+            parts = self._answerer.answer(request, patience)
         except MustWait as more:
-            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+            self._wait_for(request, more)
         except Refused as refused:
             self._send_if_waiting(request.unique, wire.refusal(request.unique, refused.number))
         else:

@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from ducc.client import wire
+from ducc.client import control, wire
 from ducc.client.cache import Cache
 from ducc.client.connection import Connection, mount
-from ducc.client.control import answering
 from ducc.client.fuse import Mounted
 from ducc.client.mountpoint import MountFailed, claimed, detach, mounted_at, read_more_ahead
 from ducc.client.opening import MountSettings, open_repository
@@ -46,12 +45,12 @@ def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
         cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
         repository, head = open_repository(settings, cache, _now)
         orders = Orders(settings, repository, head, cache)
-        with closing(repository), answering(settings.mountpoint, orders.answer):
+        with closing(repository), control.answering(settings.mountpoint, orders.answer):
             line = _mount(settings)
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
-            connection = Connection(line, Mounted(repository, cache, settings.view).answer, repository.forgotten)
+            connection = Connection(line, Mounted(repository, cache, settings.view))
             _answer(settings, repository, connection, ready)
             os.close(line)
     log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)

@@ -63,6 +63,13 @@ class Recording:
             self.wanted[wanted] = None
 
 
+class _Arrival(NamedTuple):
+    """An object on its way: the content as soon as it is verified, and once more when it is in the cache."""
+
+    arrived: "Future[Content]"
+    kept: "Future[Content]"
+
+
 class Fetcher:
     """Objects of one store, through one cache. Every method may be called by any thread.
 
@@ -74,19 +81,18 @@ class Fetcher:
         self.hits = self.misses = 0
         self.recording: Recording | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "fetch")
-        self._running: dict[Wanted, Future[Content]] = {}
+        self._running: dict[Wanted, _Arrival] = {}
         self._lock = Lock()
 
     def cached(self, wanted: Wanted) -> Content | None:
         """The content if this machine has it; never waits for the network."""
-        if self.recording is not None:
-            self.recording.add(wanted)
-        content = self._in_cache(wanted)
-        if content is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-        return content
+        self._note(wanted)
+        return self._counted(self._in_cache(wanted))
+
+    def at_once(self, wanted: Wanted) -> Content | None:
+        """The content if this machine has it and no disk has to be waited for."""
+        self._note(wanted)
+        return self._counted(self._cache.open_at_once(wanted.name.digest, wanted.size))
 
     def fetch(self, wanted: Wanted) -> "Future[Content]":
         """Begin to fetch, or join whoever is fetching the same.
@@ -94,27 +100,68 @@ class Fetcher:
         Raises through the future: `CorruptObject`, `BadObject` (the publisher's fault), `ObjectMissing`,
         `StoreUnavailable`.
         """
+        return self._fetch(wanted).arrived
+
+    def content(self, wanted: Wanted) -> Content:
+        """The content, waited for until it is in the cache, if that takes it."""
+        return self.cached(wanted) or self._fetch(wanted).kept.result()
+
+    def _fetch(self, wanted: Wanted) -> "_Arrival":
         with self._lock:
             running = self._running.get(wanted)
             if running is None:
-                running = self._running[wanted] = self._pool.submit(self._load, wanted)
+                running = self._running[wanted] = _Arrival(Future(), Future())
+                self._pool.submit(self._load, wanted, running)
             return running
 
-    def content(self, wanted: Wanted) -> Content:
-        """The content, waited for."""
-        return self.cached(wanted) or self.fetch(wanted).result()
-
     def close(self) -> None:
+        """Who waits for what has not begun waits no more."""
+        with self._lock:
+            arrivals = list(self._running.values())
+        for arrival in arrivals:
+            if arrival.arrived.cancel():
+                arrival.kept.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, wanted: Wanted) -> Content:
+    def _note(self, wanted: Wanted) -> None:
+        if self.recording is not None:
+            self.recording.add(wanted)
+
+    def _counted(self, content: Content | None) -> Content | None:
+        self.hits += content is not None
+        return content
+
+    def _load(self, wanted: Wanted, arrival: _Arrival) -> None:
+        """Hand over what has arrived, and only then keep it in the cache, which takes as long again."""
+        if not arrival.arrived.set_running_or_notify_cancel():
+            return
         try:
             with self._cache.alone(wanted.name.digest):
                 content = self._in_cache(wanted)  # perhaps somebody was faster
-                return content or self._cache.add(wanted.name.digest, self._download(wanted))
-        finally:
-            with self._lock:
-                del self._running[wanted]
+                if content is not None:
+                    arrival.arrived.set_result(content)
+                else:
+                    content = self._arrive(wanted, arrival)
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            self._end(wanted)
+            if not arrival.arrived.done():
+                arrival.arrived.set_exception(error)
+            arrival.kept.set_exception(error)
+        else:
+            self._end(wanted)
+            arrival.kept.set_result(content)
+
+    def _arrive(self, wanted: Wanted, arrival: _Arrival) -> Content:
+        self.misses += 1
+        data = self._download(wanted)
+        content = Content.in_memory(data)
+        arrival.arrived.set_result(content)
+        self._cache.keep(wanted.name.digest, data, content)
+        return content
+
+    def _end(self, wanted: Wanted) -> None:
+        with self._lock:
+            del self._running[wanted]
 
     def _in_cache(self, wanted: Wanted) -> Content | None:
         return self._cache.open(wanted.name.digest, wanted.size)

@@ -13,6 +13,8 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
@@ -21,7 +23,6 @@ from ducc.client.attachments import Node, NotADirectoryInode, StaleInode
 from ducc.client.cache import Cache, Content
 from ducc.client.catalogs import CatalogNeeded
 from ducc.client.connection import Buffer, MustWait, Patience, Refused
-from ducc.client.fetch import Wanted
 from ducc.client.repository import Repository, pieces
 from ducc.client.view import View
 from ducc.client.wire import Attributes, Op, Request
@@ -115,6 +116,13 @@ class Mounted:
             raise
         except Exception as error:  # noqa: BLE001 - anything else would end the mount
             raise Refused(_errno(error, Op(request.operation).name)) from None
+
+    def refusal(self, request: Request, error: BaseException) -> Refused:
+        """What to say when that for which a request waited does not arrive."""
+        return Refused(_errno(error, Op(request.operation).name))
+
+    def forgotten(self, inodes: Sequence[int]) -> None:
+        self._repository.forgotten(inodes)
 
     # --- names and attributes ---------------------------------------------------------------
 
@@ -233,25 +241,25 @@ class Mounted:
 
     def _begin(self, file: _File, index: int, patience: Patience) -> Content:
         """Have a piece at hand, and in sequential reading the next ones soon."""
-        content = self._content(file.pieces[index], patience)
         if index and file.held(index - 1):
             for wanted in file.pieces[index + 1 : index + 1 + _PIECES_AHEAD]:
                 if not self._cache.has(wanted.name.digest):
                     self._repository.fetcher.fetch(wanted)
+        content = self._content(file, index, patience)
         file.hold(index, content)
         return content
 
-    def _content(self, wanted: Wanted, patience: Patience) -> Content:
-        fetcher, digest = self._repository.fetcher, wanted.name.digest
-        content = self._cache.open_at_once(digest, wanted.size)
-        if content is None and self._cache.has(digest):
+    def _content(self, file: _File, index: int, patience: Patience) -> Content:
+        fetcher, wanted = self._repository.fetcher, file.pieces[index]
+        content = fetcher.at_once(wanted)
+        if content is None and self._cache.has(wanted.name.digest):
             if patience < Patience.DISK:
                 raise MustWait(Patience.DISK)
             content = fetcher.cached(wanted)
         if content is None:
-            if patience < Patience.NETWORK:
-                raise MustWait(Patience.NETWORK)
-            content = fetcher.fetch(wanted).result()
+            arriving = fetcher.fetch(wanted)
+            arriving.add_done_callback(partial(_hold, file, index))
+            raise MustWait(Patience.NETWORK, arriving)
         return content
 
     # --- asking and waiting -----------------------------------------------------------------
@@ -294,6 +302,11 @@ def _listed(position: int, name: bytes, node: Node) -> bytes:
     return wire.directory_entry(node.inode, node.row.entry.mode, name, position)
 
 
+def _hold(file: _File, index: int, arrived: "Future[Content]") -> None:
+    if not arrived.cancelled() and arrived.exception() is None:
+        file.hold(index, arrived.result())
+
+
 def _fitting(value: bytes, room: int) -> Answers:
     """An attribute, or how large it is for who has no room at all."""
     if not room:
@@ -303,7 +316,7 @@ def _fitting(value: bytes, room: int) -> Answers:
     return [value]
 
 
-def _errno(error: Exception, request: str) -> int:
+def _errno(error: BaseException, request: str) -> int:
     if isinstance(error, StaleInode):
         return errno.ESTALE
     if isinstance(error, NotADirectoryInode):
@@ -320,8 +333,9 @@ def _errno(error: Exception, request: str) -> int:
 def _read_now(content: Content, offset: int, size: int) -> bytearray | None:
     """The bytes, if they are in memory; None if a disk would have to be waited for."""
     buffer = bytearray(size)
+    flags = 0 if content.path is None else os.RWF_NOWAIT  # in memory there is nothing to wait for
     try:
-        read = os.preadv(content.descriptor, [buffer], offset, os.RWF_NOWAIT)
+        read = os.preadv(content.descriptor, [buffer], offset, flags)
     except OSError:  # would block, or a file system that can't say
         return None
     return buffer if read == size else None

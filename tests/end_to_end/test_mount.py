@@ -268,7 +268,7 @@ def test_only_the_pieces_of_a_big_file_that_are_read_are_fetched(site: Site) -> 
     cached = {
         chunk.digest.hex(): (site.cache / chunk.digest.hex()[:2] / chunk.digest.hex()[2:]) for chunk in big.chunks
     }
-    assert [path.exists() for path in cached.values()] == [False, False, True, False]
+    wait_for(lambda: [path.exists() for path in cached.values()] == [False, False, True, False])
     assert os.pread(descriptor, 2000, 999_000) == whole[999_000:1_001_000]
     assert os.pread(descriptor, 10_000, len(whole) - 5) == whole[-5:]
     assert os.pread(descriptor, 10, len(whole) + 10) == b""
