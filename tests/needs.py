@@ -17,6 +17,7 @@ PACKAGE_OF = {
     "fusermount3": "fuse3",
     "setcap": "libcap2-bin",
     "skopeo": "skopeo",
+    "squid": "squid",
     "umoci": "umoci",
 }
 
