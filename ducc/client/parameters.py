@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ducc.client.configuration import Configuration
 from ducc.client.network.settings import DIRECT, NetworkSettings
 from ducc.client.pin import Pin
-from ducc.client.view import Owners, View
+from ducc.client.view import Owners, View, machines_variables
 from ducc.cvmfs.objectname import MalformedObjectName, parse_hash
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class _Reading:
         claimed = self.is_on("CVMFS_CLAIM_OWNERSHIP", False)
         users, groups = (self._owners(f"CVMFS_{kind}_MAP") for kind in ("UID", "GID"))
         return View(
-            variables={**environment, **self._configuration.values},
+            variables={**machines_variables(environment), **self._configuration.values},
             users=users or Owners(rest=uid if claimed else None),
             groups=groups or Owners(rest=gid if claimed else None),
         )

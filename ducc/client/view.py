@@ -33,7 +33,7 @@ class Owners:
 class View:
     """How a mount shows entries. *variables* are for the links."""
 
-    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    variables: Mapping[str, str] = field(default_factory=lambda: machines_variables(os.environ))
     users: Owners = Owners()
     groups: Owners = Owners()
 
@@ -45,6 +45,11 @@ class View:
         if self.users or self.groups:
             entry = entry._replace(uid=self.users.of(entry.uid), gid=self.groups.of(entry.gid))
         return entry
+
+
+def machines_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and what the kernel calls the processor as `CVMFS_ARCH`, as in the stock client."""
+    return {"CVMFS_ARCH": os.uname().machine, **environment}
 
 
 def expand(target: bytes, variables: Mapping[str, str]) -> bytes:

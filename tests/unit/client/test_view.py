@@ -1,6 +1,8 @@
+import platform
+
 import pytest
 
-from ducc.client.view import Owners, View, expand
+from ducc.client.view import Owners, View, expand, machines_variables
 from tests.memory import file, symlink
 
 VARIABLES = {"CVMFS_ARCH": "arm64", "EMPTY": "", "A_1": "ä", "DOLLAR": "$(CVMFS_ARCH)"}
@@ -44,3 +46,8 @@ def test_owners_are_mapped_one_by_one_and_the_rest_together() -> None:
     view = View({}, Owners({0: 100, 5: 50}), Owners({1: 2}, rest=65534))
     shown = [view.of(file(b"f", uid=uid, gid=gid)) for uid, gid in ((0, 1), (5, 2), (6, 0))]
     assert [(entry.uid, entry.gid) for entry in shown] == [(100, 2), (50, 65534), (6, 65534)]
+
+
+def test_the_processor_is_known_by_the_kernels_name_unless_somebody_knows_better() -> None:
+    assert machines_variables({"A": "1"}) == {"A": "1", "CVMFS_ARCH": platform.machine()}
+    assert machines_variables({"CVMFS_ARCH": "mine"})["CVMFS_ARCH"] == "mine"

@@ -1,0 +1,217 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ducc.catalog.history import History, Tag
+from ducc.client.blacklist import Blacklist, Blacklisted
+from ducc.client.breadcrumb import Breadcrumb, Breadcrumbs
+from ducc.client.cache import Cache
+from ducc.client.fetch import Fetcher
+from ducc.client.head import Head
+from ducc.client.opening import MountSettings
+from ducc.client.pin import NoSuchRevision, Pin
+from ducc.cvmfs.manifest import Manifest
+from ducc.cvmfs.objectname import ObjectName, Suffix
+from ducc.cvmfs.signature import load_certificate
+from ducc.cvmfs.whitelist import fingerprint
+from ducc.errors import BadInput
+from ducc.storage.base import MANIFEST, StoreUnavailable
+from ducc.storage.memory import MemoryStore
+from tests import signing
+from tests.unit.client.publisher import Publisher
+
+
+class Shy(MemoryStore):
+    """A store that can be made to answer no more."""
+
+    silent = False
+
+    def get(self, name: ObjectName) -> bytes:
+        if self.silent:
+            raise StoreUnavailable("silent")
+        return super().get(name)
+
+    def read_file(self, name: str) -> bytes | None:
+        if self.silent:
+            raise StoreUnavailable("silent")
+        return super().read_file(name)
+
+
+@pytest.fixture
+def store() -> Shy:
+    return Shy()
+
+
+@pytest.fixture
+def publisher(store: Shy) -> Publisher:
+    return Publisher(store)
+
+
+def head(store: Shy, directory: Path, pin: Pin | None = None, blacklist: Blacklist | None = None) -> Head:
+    keys, _ = signing.keys(signing.FQRN, 0)
+    return Head(
+        signing.FQRN, store, Fetcher(store, Cache(directory)), [keys.master_public_key], lambda: signing.NOW,
+        breadcrumbs=Breadcrumbs(directory, signing.FQRN), pin=pin, blacklist=blacklist,
+    )  # fmt: skip
+
+
+# --- off-line, and back ----------------------------------------------------------------------
+
+
+def test_without_a_server_the_state_that_was_believed_last_is_believed(
+    store: Shy, publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.silent = True
+    with pytest.raises(StoreUnavailable):
+        head(store, tmp_path).first()
+    store.silent = False
+    published = publisher.publish({})
+    online = head(store, tmp_path).first()
+    assert online == published
+    store.silent = True
+    offline = head(store, tmp_path)
+    found = offline.first()
+    assert (found.root_hash, found.revision, found.timestamp) == (
+        published.root_hash,
+        published.revision,
+        published.timestamp,
+    )
+    assert offline.problem == "silent"
+    store.silent = False
+    newer = publisher.publish({b"/x": publisher.file(b"x")})
+    assert offline.newer(found) == newer
+    assert not offline.problem
+
+
+def test_what_is_older_than_what_was_believed_is_refused_at_the_next_start_too(
+    store: Shy, publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher.publish({})
+    old = store.files[MANIFEST]
+    new = publisher.publish({b"/x": publisher.file(b"x")})
+    assert head(store, tmp_path).first() == new
+    store.files[MANIFEST] = old
+    assert head(store, tmp_path).first().root_hash == new.root_hash
+    assert "old revision" in caplog.text
+
+
+def test_each_question_is_counted_and_its_answer_kept(
+    store: Shy, publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = publisher.publish({})
+    asking = head(store, tmp_path)
+    assert asking.first() == first
+    assert asking.newer(first) is None
+    second = publisher.publish({b"/x": publisher.file(b"x")})
+    assert asking.newer(first) == asking.offered == second
+    store.silent = True
+    with pytest.raises(StoreUnavailable):
+        asking.newer(second)
+    assert (asking.checks, asking.offered, asking.problem) == (3, None, "silent")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "ab" * 20, "ab" * 20 + "T", "ab" * 20 + "TxR1", "\0" * 100])
+def test_a_damaged_breadcrumb_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / f"cvmfschecksum.{signing.FQRN}").write_text(text)
+    assert Breadcrumbs(tmp_path, signing.FQRN).read() is None
+
+
+def test_breadcrumbs_are_the_stock_clients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crumbs = Breadcrumbs(tmp_path, "a.b")
+    crumbs.drop(Breadcrumb(b"\xab" * 20, 1234, 5))
+    assert (tmp_path / "cvmfschecksum.a.b").read_text() == "ab" * 20 + "T1234R5"
+    assert crumbs.read() == Breadcrumb(b"\xab" * 20, 1234, 5)
+    (tmp_path / "cvmfschecksum.a.b").write_text("ab" * 20 + "T1234")
+    assert crumbs.read() == Breadcrumb(b"\xab" * 20, 1234, 0)
+    Breadcrumbs(tmp_path / "nowhere", "a.b").drop(Breadcrumb(b"\xab" * 20, 1, 1))
+    assert "start off-line" in caplog.text
+
+
+# --- pins ------------------------------------------------------------------------------------
+
+
+def tagged(publisher: Publisher) -> list[Manifest]:
+    manifests = [publisher.publish({b"/%d" % number: publisher.file(b"%d" % number)}) for number in range(3)]
+    tags = [Tag(f"v{one.revision}", one.root_hash, one.revision, one.timestamp) for one in manifests]
+    history = History(signing.FQRN, [*tags, Tag("tree-x", bytes(20), 0, manifests[1].timestamp)])
+    publisher.publish({}, history=publisher.put(history.to_bytes(), Suffix.HISTORY))
+    return manifests
+
+
+def test_a_pinned_revision_is_found_and_never_left(store: Shy, publisher: Publisher, tmp_path: Path) -> None:
+    manifests = tagged(publisher)
+    times = [datetime.fromtimestamp(one.timestamp, UTC) for one in manifests]
+    for pin, wanted in (
+        (Pin(tag="v2"), 1),
+        (Pin(before=times[1]), 1),
+        (Pin(before=times[2] + timedelta(days=1)), 2),
+        (Pin(root_hash=manifests[0].root_hash), 0),
+    ):
+        pinned = head(store, tmp_path, pin)
+        found = pinned.first()
+        assert found.root_hash == manifests[wanted].root_hash, pin
+        assert pinned.newer(found) is None
+    assert not (tmp_path / f"cvmfschecksum.{signing.FQRN}").exists()
+
+
+def test_a_hash_needs_no_server(store: Shy, tmp_path: Path) -> None:
+    store.silent = True
+    assert head(store, tmp_path, Pin(root_hash=b"\1" * 20)).first().root_hash == b"\1" * 20
+
+
+def test_a_revision_that_is_not_there_is_named(store: Shy, publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish({})
+    with pytest.raises(NoSuchRevision, match="no tags"):
+        head(store, tmp_path, Pin(tag="v1")).first()
+    tagged(publisher)
+    with pytest.raises(NoSuchRevision, match="no revision v9"):
+        head(store, tmp_path, Pin(tag="v9")).first()
+    with pytest.raises(NoSuchRevision, match="no revision of 2020-01-01T00:00:00Z or before"):
+        head(store, tmp_path, Pin(before=datetime(2020, 1, 1, tzinfo=UTC))).first()
+
+
+# --- the blacklist ---------------------------------------------------------------------------
+
+
+def test_blacklisted_certificates_and_revisions_are_refused(store: Shy, publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish({})
+    mark = fingerprint(load_certificate(publisher.keys.certificate_pem))
+    file = tmp_path / "blacklist"
+    for text, refused in (
+        (f"{mark}\n", True),
+        (f"  {mark.lower()} # stolen\n", True),
+        (f"<{signing.FQRN} 2\n", True),
+        (f"<{signing.FQRN} 1\n", False),
+        (f"<other.example.org 9\n# {mark}\n\n", False),
+    ):
+        file.write_text(text)
+        asking = head(store, tmp_path, blacklist=Blacklist.read(file))
+        if refused:
+            with pytest.raises(Blacklisted):
+                asking.first()
+        else:
+            asking.first()
+    file.write_text("<nothing\n")
+    with pytest.raises(BadInput, match="<FQRN REVISION"):
+        Blacklist.read(file)
+    assert Blacklist.read(tmp_path / "nowhere") == Blacklist()
+
+
+# --- how often to ask ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "published", "seconds"),
+    [
+        ({}, 240, 240),
+        ({}, 1, 5),
+        ({"max_ttl_seconds": 60}, 240, 60),
+        ({"max_ttl_seconds": 600}, 240, 240),
+        ({"auto_update": False}, 240, None),
+        ({"pin": Pin(tag="v1")}, 240, None),
+    ],
+)
+def test_how_long_a_revision_is_good_for(given: dict, published: int, seconds: int | None) -> None:
+    settings = MountSettings("a.b", Path("/a"), MemoryStore(), [], Path("/c"), **given)
+    assert settings.pause_seconds(published) == seconds
