@@ -15,6 +15,7 @@ from pathlib import Path
 
 import requests
 
+from tests.builders import Image, sha256
 from tests.needs import need_program
 
 USER, PASSWORD = "alice", "wonderland"  # who may come in where basic_auth is asked for
@@ -71,6 +72,20 @@ class Registry:
         digits = digest.removeprefix("sha256:")
         return self.storage / "docker/registry/v2/blobs/sha256" / digits[:2] / digits / "data"
 
+    def put(self, name: str, tag: str, image: Image) -> None:
+        """Place an image where the registry looks for it: much quicker than a push, for lists of a thousand."""
+        repository = self.storage / "docker/registry/v2/repositories" / name
+        digest = sha256(image.manifest)
+        for blob in (*image.blobs, image.manifest):
+            _write(self.blob_path(sha256(blob)), blob)
+        links = [repository / "_layers/sha256" / sha256(blob).removeprefix("sha256:") for blob in image.blobs]
+        revision = digest.removeprefix("sha256:")
+        links += [repository / "_manifests/revisions/sha256" / revision]
+        links += [repository / "_manifests/tags" / tag / place for place in ("current", f"index/sha256/{revision}")]
+        for link in links:
+            named = digest if "_manifests" in link.parts else f"sha256:{link.name}"
+            _write(link / "link", named.encode())
+
     def copy_from(self, source: str, name: str, tag: str, *options: str) -> str:
         """Push by skopeo from any of its transports (`oci:DIR:TAG`, …); return the reference host/name:tag."""
         need_program("skopeo")
@@ -102,6 +117,11 @@ def running_registry(directory: Path, *, basic_auth: bool = False) -> Iterator[R
     finally:
         process.kill()
         process.wait()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def _auth(directory: Path, wanted: bool) -> str:

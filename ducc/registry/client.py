@@ -35,6 +35,7 @@ from ducc.registry.builds import Image as Image  # what is handed out here
 from ducc.registry.credentials import AccessDenied, Credentials, Source, Sources, credentials_from_environment
 from ducc.registry.logins import LoginFile, login_files
 from ducc.registry.manners import Counter, Limits, Manners
+from ducc.registry.remembered import Remembered
 from ducc.registry.routes import Route, Routes
 from ducc.registry.settings import Mirror, RegistriesSettings
 from ducc.transport import Body, HttpStatus, Reply, Transport, origin
@@ -88,6 +89,7 @@ class Registry:
         self._transport = transport or Transport(manners=self._manners)
         self._routes = Routes(settings, self._transport, credentials or Credentials())
         self._settings = settings
+        self._remembered = Remembered()
         self._name: str | None = None  # of the credentials
 
     @classmethod
@@ -193,8 +195,11 @@ class Registry:
         return self._routes.first(reference, self._name, ask, digest, may)
 
     def _manifest(self, reference: Reference, locator: str) -> Manifest | Index:
-        """What a tag or digest names."""
+        """What a tag or digest names; what has come already is not asked for again."""
         expected = None if is_tag(locator) else Digest.parse(locator)
+        known = expected and self._remembered.get((self._name, reference), expected)
+        if isinstance(known, Manifest | Index):
+            return known
 
         def ask(route: Route) -> Manifest | Index:
             url = _url(route.reference, _container(route.reference).manifest_url(locator))
@@ -207,7 +212,9 @@ class Registry:
             source = f"{route.reference}: manifest {actual}"
             return parse_manifest(reply.body, reply.headers.get("Content-Type", ""), source)
 
-        return self._first(reference, ask, expected)
+        found = self._first(reference, ask, expected)
+        self._remembered.put((self._name, reference), found)
+        return found
 
     def _announced(self, route: Route) -> Digest | None:
         """What HEAD says that the reference names; None if it does not say."""
@@ -224,14 +231,16 @@ class Registry:
         return _announced_digest(route.reference, reply.headers)
 
     def _config(self, reference: Reference, manifest: Manifest) -> ImageConfig:
-        def ask(route: Route) -> bytes:
-            return self._small_blob(route, manifest.config)
-
-        if manifest.config.size > MAX_BYTES:
-            raise MalformedConfig(f"{reference}: config {manifest.config.digest}: longer than {MAX_BYTES} bytes")
-        raw = self._first(reference, ask, manifest.config.digest)
-        source = f"{reference}: config {manifest.config.digest}"
-        config = ImageConfig.parse(raw, source)
+        """The config that a manifest names; what has come already is not asked for again."""
+        digest, size = manifest.config.digest, manifest.config.size
+        source = f"{reference}: config {digest}"
+        if size > MAX_BYTES:
+            raise MalformedConfig(f"{source}: longer than {MAX_BYTES} bytes")
+        config = self._remembered.get((self._name, reference), digest)
+        if not isinstance(config, ImageConfig) or len(config.raw) != size:
+            raw = self._first(reference, lambda route: self._small_blob(route, manifest.config), digest)
+            config = ImageConfig.parse(raw, source)
+            self._remembered.put((self._name, reference), config)
         if len(config.diff_ids) != len(manifest.layers):
             raise MalformedConfig(f"{source}: {len(config.diff_ids)} diff ids for {len(manifest.layers)} layers")
         return config

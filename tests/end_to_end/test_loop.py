@@ -17,14 +17,13 @@ import pytest
 import requests
 
 from ducc.daemon.schedule import SMALL_BYTES
-from ducc.daemon.state import read_state
 from tests.builders import Image, Layer, file, push, sha256
 from tests.console import SCRIPT, SYSTEM_PATH
+from tests.end_to_end.daemon import PATIENCE_SECONDS, Daemon
 from tests.end_to_end.published import repository
 from tests.needs import need_root
 from tests.registry import running_registry
 
-PATIENCE_SECONDS = 60
 SEED = 20261121
 IDLE_MEGABYTES = 90
 
@@ -57,40 +56,6 @@ def wish(shelf, name, tag):
 
 def quoted(*wishes):
     return [f"'{one}'" for one in wishes]
-
-
-class Daemon:
-    """`ducc loop` on a repository, and what it says of itself."""
-
-    def __init__(self, made, *words, state="state", **environment):
-        self.made = made
-        self.log = made.directory / f"loop-{time.monotonic_ns()}.log"
-        self.state = made.directory / state
-        options = [*made.publisher, "--state", self.state, "--interval", "1s", *words]
-        self.process = made.ducc.start("loop", *options, log=self.log, **environment)
-
-    def statuses(self):
-        found = read_state(self.state / f"{self.made.fqrn}.sqlite")
-        return {} if found is None else {one.image: one.status for one in found[0] if one.left_at is None}
-
-    def until(self, condition, seconds=PATIENCE_SECONDS):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, f"it ended: {self.output()}"
-            assert time.monotonic() < deadline, f"{self.statuses()}\n{self.output()}"
-            time.sleep(0.05)
-
-    def until_granted(self, *wishes):
-        self.until(lambda: self.statuses() == dict.fromkeys(wishes, "granted"))
-
-    def output(self):
-        return self.log.read_text(errors="replace")
-
-    def stop(self, number=signal.SIGTERM):
-        """Its exit status, and how long it took."""
-        started = time.monotonic()
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_SECONDS), time.monotonic() - started
 
 
 def names(made):
