@@ -1,0 +1,224 @@
+"""Extended attributes that tell about the mount and about entries: the stock client's, by its names.
+
+Those of the mount can be asked for at every file and directory, and are listed at the root (or everywhere, or nowhere).
+A text that does not fit into one attribute is cut into pages at the ends of lines: `NAME~N` is page N, `NAME~?` says
+`num_pages, N`, `NAME@N` begins with a comment, and `NAME` is page 0. Source: format, "File system semantics".
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from ducc import __version__
+from ducc.catalog.reader import Catalog
+from ducc.catalog.schema import Counters
+from ducc.client.attachments import Attachment, Node
+from ducc.client.inodes import ROOT_INODE
+from ducc.client.network.settings import DIRECT, NetworkSettings
+from ducc.client.network.store import NetworkStore, Traffic
+from ducc.client.opening import MountSettings
+from ducc.client.repository import Repository
+from ducc.cvmfs.entry import STORED, Chunk, Entry, Flags
+
+_PREFIX = b"user."
+_RAW_LINK = (b"user.rawlink", b"xfsroot.rawlink")  # user attributes of links are out of the kernel's reach
+_PAGE_BYTES = 32 * 1024
+
+
+class Magic:
+    """The attributes of one mount. To be asked with the repository's lock held; may raise `CatalogNeeded`."""
+
+    def __init__(self, settings: MountSettings, repository: Repository) -> None:
+        self._settings, self._repository, self._tree = settings, repository, repository.tree
+        self._started = time.monotonic()
+        self._of_mount = self._mounts()
+        self._listed = [_PREFIX + name for name in self._of_mount]
+
+    def names(self, node: Node) -> list[bytes]:
+        """What is listed of *node*."""
+        listed = self._settings.attributes_listed
+        if listed == "never" or (listed == "rootonly" and node.inode != ROOT_INODE):
+            return []
+        entry = node.row.entry
+        if entry.is_symlink:
+            return [_RAW_LINK[1]]
+        return self._listed + [_PREFIX + name for name in _of_entry(entry, node.row.flags)]
+
+    def value(self, node: Node, name: bytes) -> bytes | None:
+        """An attribute, or a page of one; None if there is none of that name."""
+        entry = node.row.entry
+        if name in _RAW_LINK:
+            return entry.symlink if entry.is_symlink else None
+        if not name.startswith(_PREFIX):
+            return None
+        base, how, page = _page_named(name[len(_PREFIX) :])
+        say = _of_entry(entry, node.row.flags).get(base) or self._of_mount.get(base)
+        if base == b"catalog_counters":
+            text: bytes | None = self._catalog_counters(node)
+        else:
+            text = say() if say else None
+        return None if text is None else _page(text, how, page)
+
+    def _mounts(self) -> Mapping[bytes, Callable[[], bytes]]:
+        """All that is the same for every entry."""
+        repository, network = self._repository, _Network(self._settings)
+        says: dict[str, Callable[[], object]] = {
+            "catalog_counters": lambda: "",
+            "expires": self._expires,
+            "fqrn": lambda: self._settings.fqrn,
+            "hitrate": self._hit_rate,
+            "host": network.host,
+            "host_list": network.hosts,
+            "maxfd": lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "nclg": lambda: len(self._tree.root.everything()),
+            "ndownload": lambda: network.traffic().requests,
+            "pid": os.getpid,
+            "proxy": network.proxy,
+            "proxy_list": network.proxies,
+            "pubkeys": self._keys,
+            "repo_counters": lambda: _counted(repository.catalogs.get(self._tree.root.ref)),
+            "revision": lambda: repository.manifest.revision,
+            "root_hash": lambda: repository.manifest.root_hash.hex(),
+            "rx": lambda: network.traffic().received_bytes // 1024,
+            "speed": network.speed,
+            "tag": lambda: self._settings.pin.tag if self._settings.pin else "",
+            "timeout": lambda: f"{network.settings().proxy_timeout_seconds:g}",
+            "timeout_direct": lambda: f"{network.settings().direct_timeout_seconds:g}",
+            "uptime": lambda: int(time.monotonic() - self._started) // 60,
+            "usedfd": lambda: len(os.listdir("/proc/self/fd")),
+            "version": lambda: __version__,
+        }
+        return {name.encode(): _said(say) for name, say in says.items()}
+
+    def _expires(self) -> object:
+        """Minutes until a newer revision is asked for."""
+        seconds = self._settings.pause_seconds(self._repository.manifest.ttl_seconds)
+        return "never" if seconds is None else seconds // 60
+
+    def _hit_rate(self) -> str:
+        fetcher = self._repository.fetcher
+        asked = fetcher.hits + fetcher.misses
+        return f"{100 * fetcher.hits / asked if asked else 0:.3f}"
+
+    def _keys(self) -> str:
+        return "".join(
+            key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+            for key in self._settings.master_keys
+        )
+
+    def _catalog_counters(self, node: Node) -> bytes:
+        """What the catalog that holds the entry, or that is mounted there, contains with all below it."""
+        if node.row.entry.is_directory:
+            attachment = self._tree.listing(node.inode).directory.attachment
+        else:
+            attachment = self._tree.numbers.owner(node.inode) or self._tree.root
+        catalog = self._repository.catalogs.get(attachment.ref)
+        lines = b"catalog_hash: %b\ncatalog_mountpoint: %b\n" % (
+            attachment.ref.digest.hex().encode(),
+            _place(attachment),
+        )
+        return lines + _counted(catalog).encode()
+
+
+class _Network:
+    """Where a mount's objects come from, in words."""
+
+    def __init__(self, settings: MountSettings) -> None:
+        self._store = settings.store
+
+    def host(self) -> str:
+        return self._store.present_route()[1] if isinstance(self._store, NetworkStore) else ""
+
+    def hosts(self) -> str:
+        return ";".join(self._store.hosts.all) if isinstance(self._store, NetworkStore) else ""
+
+    def proxy(self) -> str:
+        return self._store.present_route()[0] if isinstance(self._store, NetworkStore) else DIRECT
+
+    def proxies(self) -> str:
+        """A line for each group."""
+        return "".join(f"{'|'.join(group)}\n" for group in self.settings().proxies)
+
+    def traffic(self) -> Traffic:
+        return self._store.traffic if isinstance(self._store, NetworkStore) else Traffic()
+
+    def speed(self) -> str:
+        """KiB a second, while waiting for answers."""
+        traffic = self.traffic()
+        return f"{traffic.received_bytes / 1024 / traffic.seconds:.0f}" if traffic.seconds else "n/a"
+
+    def settings(self) -> NetworkSettings:
+        return self._store.settings if isinstance(self._store, NetworkStore) else NetworkSettings(())
+
+
+def _of_entry(entry: Entry, flags: int) -> dict[bytes, Callable[[], bytes]]:
+    """What a regular file's entry tells; nothing, for all others."""
+    if not entry.is_regular:
+        return {}
+    pieces = entry.chunks or ((Chunk(0, entry.size, entry.content),) if entry.content is not None else ())
+    says: dict[str, Callable[[], object]] = {
+        "chunk_list": lambda: "hash,offset,size\n" + "".join(map(_piece, pieces)),
+        "chunks": lambda: len(pieces),
+        "compression": lambda: "none" if entry.compression == STORED else "zlib",
+        "direct_io": lambda: int(bool(flags & Flags.DIRECT_IO)),
+        "external_file": lambda: int(bool(flags & Flags.EXTERNAL)),
+    }
+    if entry.content is not None:
+        says["hash"] = entry.content.hex
+    return {name.encode(): _said(say) for name, say in says.items()}
+
+
+def _piece(chunk: Chunk) -> str:
+    return f"{chunk.digest.hex()},{chunk.offset},{chunk.size}\n"
+
+
+def _said(say: Callable[[], object]) -> Callable[[], bytes]:
+    return lambda: str(say()).encode()
+
+
+def _counted(catalog: Catalog) -> str:
+    own, below = catalog.counters()
+    total: Counters = own.plus(below)
+    return "".join(f"{name},{value}\n" for name, value in sorted(total._asdict().items()))
+
+
+def _place(attachment: Attachment) -> bytes:
+    """Where it is mounted, as a path in the repository."""
+    if attachment.above is None:
+        return b""
+    return _place(attachment.above) + attachment.path[len(attachment.above.prefix) :]
+
+
+def _page_named(name: bytes) -> tuple[bytes, bytes, int]:
+    """Name, how its page is wanted (`~`, `@`, `?` or nothing), and which; page -1 is none at all."""
+    for mark in (b"~", b"@"):
+        base, found, page = name.rpartition(mark)
+        if found:
+            if mark == b"~" and page == b"?":
+                return base, b"?", 0
+            return base, mark, int(page) if page.isdigit() and len(page) < 9 else -1
+    return name, b"", 0
+
+
+def _page(text: bytes, how: bytes, number: int) -> bytes | None:
+    pages = _pages(text)
+    if how == b"?":
+        return b"num_pages, %d" % len(pages)
+    if not 0 <= number < len(pages):
+        return None
+    if how == b"@":
+        return b"# page %d of %d, counted from 0\n" % (number, len(pages)) + pages[number]
+    return pages[number]
+
+
+def _pages(text: bytes) -> list[bytes]:
+    """Whole lines, as many as fit."""
+    pages = [b""]
+    for line in text.splitlines(keepends=True):
+        if len(pages[-1]) + len(line) > _PAGE_BYTES and pages[-1]:
+            pages.append(b"")
+        pages[-1] += line
+    return pages
