@@ -21,7 +21,8 @@ PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev
 RUN_PACKAGES := fuse3 git
-TEST_PACKAGES := attr busybox-static debian-archive-keyring debootstrap docker-registry golang-go libcap2-bin \
+TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker-registry \
+	golang-github-containerd-containerd-dev golang-go libcap2-bin runc \
 	skopeo squid umoci util-linux
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 

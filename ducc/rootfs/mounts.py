@@ -1,0 +1,64 @@
+"""The kernel's side: a directory below another one that no link leads away from, and the table of mounts."""
+
+import ctypes
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_OPENAT2 = 437  # the same on every architecture
+_NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_directory_beneath(top: int, path: bytes) -> int:
+    """A descriptor of the directory *path* (relative) below the open directory *top*.
+
+    Symbolic links are not followed, nor can the way lead out of *top*; both are an `OSError` like any other failure.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    how = _OpenHow(flags, 0, _NO_MAGIC_LINKS | _NO_SYMLINKS | _BENEATH)
+    opened = _libc.syscall(
+        ctypes.c_long(_OPENAT2), ctypes.c_int(top), ctypes.c_char_p(path), ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )  # fmt: skip
+    if opened < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(path))
+    return int(opened)
+
+
+class MountEntry(NamedTuple):
+    """A line of the kernel's table. *options* are those of the file system, such as `lowerdir=…`."""
+
+    mountpoint: str
+    type: str
+    options: tuple[str, ...]
+
+
+def mounted() -> list[MountEntry]:
+    """All mounts that this process can see."""
+    table = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
+    return parse_mountinfo(table.splitlines())
+
+
+def parse_mountinfo(lines: Iterable[str]) -> list[MountEntry]:
+    """Read the kernel's table; source: proc(5), "mountinfo"."""
+    found = []
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        found.append(MountEntry(_unescaped(before.split(" ")[4]), kind, tuple(map(_unescaped, options.split(",")))))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """Blanks, tabs, newlines and backslashes are octal in the table."""
+    for octal, meant in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, meant)
+    return text

@@ -1,0 +1,1 @@
+"""Generated from `snapshots.proto`: never edited."""

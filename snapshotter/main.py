@@ -1,0 +1,129 @@
+"""The program: containerd's snapshotter for published images, on a unix socket.
+
+Exit status: 0 when a signal stopped it, 2 bad settings, 110 its files can't be relied on, 111 its socket is taken.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ducc import logs
+from ducc.errors import BadInput, DuccError
+from snapshotter.settings import DEFAULT_CONFIG, LOG_LEVELS, Settings, read_settings
+
+if TYPE_CHECKING:
+    from snapshotter.metrics import Metrics
+
+log = logging.getLogger("ducc.snapshotter")
+
+_THREADS = 16
+_GRACE_SECONDS = 5.0  # for calls that were begun when a signal came
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        options = {"address": arguments.address, "root": arguments.root, "log-level": arguments.log_level}
+        settings = read_settings(arguments.config, options)
+        logs.set_up(LOG_LEVELS[settings.log_level], as_json=settings.log_json)
+        with ExitStack() as opened:
+            run(settings, opened)
+    except DuccError as error:
+        print(f"ducc-snapshotter: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def run(settings: Settings, opened: ExitStack) -> None:
+    """Answer calls until SIGTERM or SIGINT; what it holds meanwhile is put on *opened*."""
+    import grpc
+
+    from snapshotter import service
+    from snapshotter.calls import Snapshotter
+    from snapshotter.disk import Disk
+    from snapshotter.entrance import Entrance, remove_stale
+    from snapshotter.metrics import Metrics
+    from snapshotter.remote import Published
+    from snapshotter.store import Store
+
+    os.umask(0o077)
+    metrics = Metrics()
+    disk = Disk(settings.root)
+    opened.enter_context(_only_one(settings.root))
+    store = Store(disk.database)
+    opened.callback(store.close)
+    layers = Published(settings.repositories, settings.deadline_seconds)
+    snapshotter = Snapshotter(store, disk, layers, time.time_ns, metrics.decided)
+    snapshotter.cleanup()
+
+    inner = settings.address.with_name(settings.address.name + ".grpc")
+    entrance = Entrance(settings.address, inner)
+    opened.callback(entrance.close)
+    remove_stale(inner)
+    server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
+    server.add_generic_rpc_handlers((service.handler(snapshotter, metrics.called),))
+    server.add_insecure_port(f"unix:{inner}")
+    opened.callback(lambda: server.stop(_GRACE_SECONDS).wait())
+
+    ended = _signalled()
+    if settings.metrics_file is not None:
+        _keep_written(metrics, settings.metrics_file, ended)
+    server.start()
+    entrance.serve()
+    named = ", ".join(f"{repository.fqrn} at {repository.mountpoint}" for repository in settings.repositories)
+    log.info("ready: address=%s root=%s repositories=%s", settings.address, settings.root, named)
+    ended.wait()
+
+
+def _keep_written(metrics: "Metrics", path: Path, ended: threading.Event) -> None:
+    try:
+        metrics.keep_written(path, ended)
+    except OSError as error:
+        raise BadInput(f"metrics-file {path}: {error.strerror}") from error
+
+
+def _signalled() -> threading.Event:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
+
+
+@contextmanager
+def _only_one(root: Path) -> Iterator[None]:
+    """Hold *root*, so that no second process changes what is there."""
+    from snapshotter.store import StateUnusable
+
+    with (root / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateUnusable(f"{root}: another snapshotter works there") from None
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ducc-snapshotter", description="Let containerd start published images without pulling their layers."
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, default=DEFAULT_CONFIG, help="settings (%(default)s)")
+    parser.add_argument("--address", metavar="SOCKET", help="where containerd finds it, before the file's")
+    parser.add_argument("--root", metavar="DIR", help="where snapshots are kept, before the file's")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, help="how much is logged, before the file's")
+    parser.add_argument("--version", action="version", version=version("ducc"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
