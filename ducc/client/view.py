@@ -1,8 +1,8 @@
 """How entries look on this machine: symbolic links that name variables, and owners that are others here.
 
 What is published stays as it is; only what programs on the mount see differs. `$(NAME)` in a link's target stands for
-the variable's value, `$(NAME:-text)` for *text* where the variable is not set or empty. Anything else that begins with
-`$(` is left as it is. Source of the syntax: format, column `symlink`.
+the variable's value, or nothing, and `$(NAME:-text)` for *text* where there is no such variable; whatever stands up to
+the next `)` is name and text, as in the stock client. Source of the syntax: format, column `symlink`.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ducc.cvmfs.entry import Entry
 
-_VARIABLE = re.compile(rb"\$\(([A-Za-z_][A-Za-z0-9_]*)(?::-([^()]*))?\)")
+_VARIABLE = re.compile(rb"\$\(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def expand(target: bytes, variables: Mapping[str, str]) -> bytes:
     """A link's target with the values of the variables that it names."""
 
     def value(found: re.Match[bytes]) -> bytes:
-        name, default = found.groups(b"")
-        return os.fsencode(variables.get(name.decode(), "")) or default
+        name, _, default = found[1].partition(b":-")
+        known = variables.get(os.fsdecode(name))
+        return default if known is None else os.fsencode(known)
 
     return _VARIABLE.sub(value, target)

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ import pytest
 from ducc.catalog.history import History, Tag
 from ducc.cvmfs.objectname import Suffix
 from tests import signing
-from tests.end_to_end.test_mount import PATIENCE_SECONDS, Site, site
+from tests.end_to_end import stock
+from tests.end_to_end.published import Published
+from tests.end_to_end.test_mount import Site, site
 from tests.memory import symlink
 from tests.needs import need_program, need_root
 
@@ -122,27 +123,19 @@ def test_owners_are_claimed_or_mapped(configured: Configured) -> None:
     assert [(os.stat(site.root / name).st_uid, os.stat(site.root / name).st_gid) for name in "ab"] == [(0, 60), (0, 90)]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("CVMFS_HTTP_PROXY=\n", "CVMFS_HTTP_PROXY"),
+def test_what_can_not_be_used_is_named_in_one_line(configured: Configured) -> None:
+    site = configured.site
+    for text, reason in (
         ("CVMFS_HTTP_PROXY=auto\n", "CVMFS_HTTP_PROXY"),
-        ("CVMFS_SERVER_URL=nonsense\n", "CVMFS_SERVER_URL"),
-        ("CVMFS_TIMEOUT=soon\n", "CVMFS_TIMEOUT"),
-        ("CVMFS_ROOT_HASH=abc\n", "CVMFS_ROOT_HASH"),
         ("CVMFS_KEYS_DIR=/nowhere\n", "CVMFS_KEYS_DIR"),
-        ("CVMFS_REPOSITORY_DATE=yesterday\n", "CVMFS_REPOSITORY_DATE"),
         ("CVMFS_QUOTA_LIMIT='\n", "a quotation is not closed"),
         ("rm -rf /nowhere\n", "`rm` is not understood"),
-    ],
-)
-def test_what_can_not_be_used_is_named_in_one_line(text: str, reason: str, configured: Configured) -> None:
-    configured.write("config.d/repo.example.org.local", text)
-    site = configured.site
-    result = site.ducc("mount", signing.FQRN, site.root, "--etc", configured.etc, status=2)
-    assert re.fullmatch(r"ducc: .+\n", result.stderr)
-    assert reason in result.stderr
-    assert not os.path.ismount(site.root)
+    ):
+        (configured.etc / "config.d" / "repo.example.org.local").write_text(text)
+        result = site.ducc("mount", signing.FQRN, site.root, "--etc", configured.etc, status=2)
+        assert re.fullmatch(r"ducc: .+\n", result.stderr)
+        assert reason in result.stderr
+        assert not os.path.ismount(site.root)
 
 
 def test_mount_and_fstab_know_the_type(configured: Configured, tmp_path: Path) -> None:
@@ -332,14 +325,55 @@ def test_the_objects_of_a_start_are_named_in_their_order(configured: Configured)
     assert configured.client("record", "stop", site.root) == ""
 
 
-def test_orders_do_not_wait_for_one_another(configured: Configured) -> None:
-    site = configured.site
-    site.publish(some_files(site))
-    configured.mount()
-    answers: list[str] = []
-    asking = [threading.Thread(target=lambda: answers.append(configured.client("status", site.root))) for _ in range(4)]
-    for one in asking:
-        one.start()
-    for one in asking:
-        one.join(PATIENCE_SECONDS)
-    assert len(answers) == 4
+# --- side by side ----------------------------------------------------------------------------
+
+OF_A_PROCESS = {"hitrate", "maxfd", "nclg", "ndownload", "pid", "pubkeys", "rx", "speed", "usedfd", "version"}
+
+
+def test_links_and_magic_attributes_are_those_of_the_stock_client(configured: Configured) -> None:
+    stock.need_stock()
+    site, publisher = configured.site, configured.site.publisher
+    links = [
+        b"$(CVMFS_ARCH:-x)/y",
+        b"a$(NOT_SET)b",
+        b"$(NOT_SET:-c d)$(X",
+        b"$()",
+        b"$(A:B)",
+        b"$(:-d)",
+        b"$(A:-(b)c)",
+        b"$(A(B)c)",
+        b"$(NOT_SET:-)$(HOME)",
+        b"${HOME}",
+    ]
+    site.publish(
+        {
+            **some_files(site),
+            b"/d/e/deep": publisher.file(b"deep", b"deep"),
+            **{b"/l/%d" % number: symlink(b"%d" % number, target) for number, target in enumerate(links)},
+        },
+        b"/d",
+        b"/d/e",
+    )  # fmt: skip
+    configured.mount(HOME=os.environ["HOME"])
+    url = f"http://127.0.0.1:{site.port}/cvmfs/{signing.FQRN}"
+    made = Published(site.directory, site.ducc, signing.FQRN)
+    made.keys.mkdir()
+    publisher.public_key(made.public_key)
+    with stock.mounted(made, url) as theirs:
+        shown = [[os.readlink(root / "l" / str(n)) for n in range(len(links))] for root in (site.root, theirs)]
+        assert shown[0] == shown[1]
+        names = {name for name in os.listxattr(site.root) if name.removeprefix("user.") not in OF_A_PROCESS}
+        names |= {
+            f"user.{name}" for name in ("hash", "chunks", "chunk_list", "chunk_list~?", "chunk_list~0", "compression")
+        }
+        for path in ("", "file", "d", "d/big", "d/e", "d/e/deep"):
+            for name in sorted(names - {"user.revision"}):  # the fixture's catalogs do not say it
+                assert attribute(site.root / path, name) == attribute(theirs / path, name), (path, name)
+
+
+def attribute(path: Path, name: str) -> bytes | int | None:
+    """The value, or the number of the error."""
+    try:
+        return os.getxattr(path, name)
+    except OSError as error:
+        return error.errno
