@@ -16,7 +16,7 @@ from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.ingest.layer import LayerTree
 from ducc.layer.entries import DiffIdMismatch
-from ducc.publish.changes import AddToList, BindTree, Change, PutFile, to_json_bytes
+from ducc.publish.changes import BindTree, Change, EditList, PutFile, to_json_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class LayerChanges:
         """All changes; images that the layers are known to belong to already are kept."""
         found = [change for changes in self._changes.values() for change in changes]
         for digest, configs in self._origins.items():
-            found.append(AddToList(layout.layer_file(digest, "origin.json"), "origin", tuple(configs)))
+            found.append(EditList(layout.layer_file(digest, "origin.json"), "origin", tuple(configs)))
         return found
 
     def _bound(self, digest: Digest) -> CatalogRef | None:

@@ -5,8 +5,7 @@ told, and a record that can't be read stops everything. What is decided holds fo
 published meanwhile, it is decided anew. Objects stay until they are collected; the revision before has all that went.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,9 +17,8 @@ from ducc.cvmfs.entry import Entry
 from ducc.daemon.meaning import may_mean
 from ducc.daemon.removals import Removal, Schedule
 from ducc.errors import BadInput, DuccError
-from ducc.image.digest import Digest
 from ducc.image.reference import Reference
-from ducc.publish.changes import Change, PutFile, Remove, to_json_bytes
+from ducc.publish.changes import Change, EditList, Remove
 from ducc.publish.repository import Head, Repository
 from ducc.wishlist.settings import FOREVER
 from ducc.wishlist.wish import Wish
@@ -165,7 +163,9 @@ class _Images:
         layers = {layer for record in leave for layer in record.layers}
         paths += map(layout.layer, sorted(layers - layers_that_stay))
         removed = self._with_emptied(path for path in paths if self._find(path) is not None)
-        return [*map(Remove, removed), *self._corrected_origins(sorted(layers & layers_that_stay), configs)]
+        of_these = tuple(map(str, sorted(configs)))
+        shared = [layout.layer_file(layer, "origin.json") for layer in sorted(layers & layers_that_stay)]
+        return [*map(Remove, removed), *(EditList(path, "origin", without=of_these) for path in shared)]
 
     def _read_records(self) -> Iterator[ImageRecord]:
         """Every record; one that can't be read is an error, since nobody knows which layers its image needs."""
@@ -190,17 +190,6 @@ class _Images:
                 removed.add(above)
                 above = above.rpartition(b"/")[0]
         return sorted(path for path in removed if path.rpartition(b"/")[0] not in removed)
-
-    def _corrected_origins(self, layers: Sequence[Digest], gone: set[Digest]) -> list[Change]:
-        """Layers that stay are no more said to be of images that went."""
-        published, changes = Published(self._repository, self._head), list[Change]()
-        for layer in layers:
-            path = layout.layer_file(layer, "origin.json")
-            data = published.file(path)
-            known = set(json.loads(data)["origin"]) if data is not None else set()
-            if known.intersection(map(str, gone)):
-                changes.append(PutFile(path, to_json_bytes({"origin": sorted(known - set(map(str, gone)))})))
-        return changes
 
     def _find(self, path: bytes) -> Node | None:
         return self._repository.find(self._head, path)

@@ -4,6 +4,7 @@ They can be applied to any revision, so a publisher that was overtaken applies t
 """
 
 import json
+import logging
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.tree import Bind, Directory, Node, TreeEditor
 from ducc.catalog.writer import WrittenTree
+from ducc.cvmfs.compression import BadObject
 from ducc.cvmfs.entry import Entry
-from ducc.publish.repository import Head, Repository
+from ducc.publish.repository import ForgedObject, Head, Repository
+from ducc.storage.base import ObjectMissing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,16 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class AddToList:
-    """A small JSON file `{key: [texts]}`: *texts* are to be among its list, which is sorted; others stay."""
+class EditList:
+    """A small JSON file `{key: [texts]}`: of its list, which is sorted, *without* are to go and *texts* to be there."""
 
     path: bytes
     key: str
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
-Change = BindTree | PutFile | PutLink | Remove | AddToList
+Change = BindTree | PutFile | PutLink | Remove | EditList
 
 
 def apply(changes: Iterable[Change], repository: Repository, head: Head, now: int) -> Directory:
@@ -74,18 +80,33 @@ def apply(changes: Iterable[Change], repository: Repository, head: Head, now: in
             if root not in nested:
                 editor.nest(root, directory)
                 nested.add(root)
-        put = _extended(change, editor, repository) if isinstance(change, AddToList) else change
+        put = _edited(change, editor, repository) if isinstance(change, EditList) else change
         if put is not None:
             editor.put(put.path, _node(put, repository, now), directory)
     return editor.root
 
 
-def _extended(change: AddToList, editor: TreeEditor, repository: Repository) -> PutFile | None:
-    """The file with all texts; None when it has them already."""
+def _edited(change: EditList, editor: TreeEditor, repository: Repository) -> PutFile | None:
+    """The file as it is to be; None when it is."""
     before = editor.find(change.path)
-    known = json.loads(repository.read(before))[change.key] if isinstance(before, Entry) else None
-    together = sorted({*(known or []), *change.texts})
-    return None if together == known else PutFile(change.path, to_json_bytes({change.key: together}))
+    known = _list_in(before, change, repository) if isinstance(before, Entry) else None
+    after = sorted({*(known or []), *change.texts} - {*change.without})
+    if after == known or (before is None and not after):
+        return None
+    return PutFile(change.path, to_json_bytes({change.key: after}))
+
+
+def _list_in(file: Entry, change: EditList, repository: Repository) -> list[str] | None:
+    """The list that a file has; None if it can't be read: then it is begun anew, and the commit goes on."""
+    try:
+        known = json.loads(repository.read(file))[change.key]
+        if isinstance(known, list) and all(isinstance(text, str) for text in known):
+            return known
+        reason = "no such list is in it"
+    except (ForgedObject, ObjectMissing, BadObject, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = str(error)
+    log.warning("published list unreadable, begun anew: path=%s reason=%s", change.path.decode(), reason)
+    return None
 
 
 def _node(change: BindTree | PutFile | PutLink, repository: Repository, now: int) -> Node:

@@ -15,7 +15,7 @@ from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.publish import commit as commits
-from ducc.publish.changes import AddToList, BindTree, PutFile, PutLink, Remove
+from ducc.publish.changes import BindTree, EditList, PutFile, PutLink, Remove
 from ducc.publish.commit import ForeignHead, commit, published_trees
 from ducc.publish.keys import generate_keys
 from ducc.publish.repository import ForgedObject, NoRepository, Repository
@@ -380,6 +380,38 @@ def test_nothing_is_published_on_top_of_what_other_keys_signed(publisher: Publis
 
 def test_two_publishers_add_to_one_list(publisher: Publisher):
     path, colleague = b"/.layers/aa/bb/.metadata/origin.json", publisher.colleague()
-    publisher.commit(AddToList(path, "origin", ("b", "a")))
-    colleague.commit(AddToList(path, "origin", ("c", "a")))
+    publisher.commit(EditList(path, "origin", ("b", "a")))
+    colleague.commit(EditList(path, "origin", ("c", "a")))
     assert json.loads(publisher.text(path)) == {"origin": ["a", "b", "c"]}
+
+
+def test_what_goes_from_a_list_leaves_what_others_added(publisher: Publisher):
+    path, colleague = b"/.layers/aa/bb/.metadata/origin.json", publisher.colleague()
+    publisher.commit(EditList(path, "origin", ("a", "b", "c")))
+    colleague.commit(EditList(path, "origin", without=("b", "z")))
+    colleague.commit(EditList(b"/.layers/aa/cc/.metadata/origin.json", "origin", without=("b",)))
+    assert json.loads(publisher.text(path)) == {"origin": ["a", "c"]}
+    assert publisher.node(b"/.layers/aa/cc/.metadata/origin.json") is None
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"{", b"[]", b"{}", b'{"origin": 3}', b'{"origin": [3]}', b"\xff", b"[" * 100_000, b"null"]
+)
+def test_a_damaged_list_is_begun_anew_and_costs_the_others_nothing(publisher: Publisher, damaged: bytes, caplog):
+    path, other = b"/.layers/aa/bb/.metadata/origin.json", b"/.layers/aa/cc/.metadata/origin.json"
+    publisher.commit(PutFile(path, damaged))
+    publisher.commit(EditList(path, "origin", ("a",)), EditList(other, "origin", ("b",)))
+    assert json.loads(publisher.text(path)) == {"origin": ["a"]}
+    assert json.loads(publisher.text(other)) == {"origin": ["b"]}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_list_whose_object_is_lost_is_begun_anew(publisher: Publisher, caplog):
+    path = b"/.layers/aa/bb/.metadata/origin.json"
+    publisher.commit(EditList(path, "origin", ("lost",)))
+    name = ObjectName(publisher.node(path).content)
+    lost = publisher.store.objects.pop(name)
+    publisher.commit(EditList(path, "origin", ("a",)))
+    publisher.store.objects[name] = lost  # the revision before still wants it
+    assert json.loads(publisher.text(path)) == {"origin": ["a"]}
+    assert len(caplog.records) == 1
