@@ -5,7 +5,6 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ducc.cli import options, process
@@ -41,13 +40,7 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     options.add_json(parser)
     options.add_registries(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument(
-        "--cache",
-        metavar="DIR",
-        type=Path,
-        default=options.default_cache(),
-        help="for the content index, and blobs on their way",
-    )
+    options.add_cache(parser)
     parser.add_argument(
         "--executor", metavar="WHERE", default="here",
         help="who ingests layers: here, processes:N, or dask:ADDRESS of a scheduler",
@@ -94,7 +87,8 @@ def convert(wishlists: Iterable[Wishlist], arguments: argparse.Namespace) -> int
 def _grant(fqrn: str, wishes: Wishes, registry: Registry, arguments: argparse.Namespace, observer: Observer) -> Result:
     repository = options.open_repository(arguments.storage, fqrn)
     keys = KeyDirectory(arguments.keys, fqrn).load()
-    workplace = Workplace(arguments.storage, fqrn, arguments.cache, max(1, arguments.workers), arguments.registries)
+    cache = arguments.cache or options.default_cache()
+    workplace = Workplace(arguments.storage, fqrn, cache, max(1, arguments.workers), arguments.registries)
     with open_executor(arguments.executor) as executor:
         report = grant(wishes, repository, keys, registry, workplace, observer=observer, executor=executor)
     if not arguments.json:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--interval", metavar="[WISHLIST=]TIME", action="append", default=[],
         help="how often a wishlist is granted: 90s, 10m, 2h, 1d (default 10m); for all, or for one of them",
     )  # fmt: skip
-    parser.add_argument("--cache", metavar="DIR", type=Path, default=None, help="as for convert")
+    options.add_cache(parser)
     parser.add_argument(
         "--workers", metavar="N", type=int, default=os.cpu_count() or 1, help="threads that compress and store"
     )

@@ -4,10 +4,18 @@ import argparse
 import os
 from pathlib import Path
 
+from ducc.errors import BadInput
 from ducc.publish.repository import Repository
 from ducc.registry import open as registry_open
 from ducc.registry.client import Registry
 from ducc.storage.open import open_store
+
+
+class NoHome(BadInput):
+    """Nobody has said where caches lie, and the user has no home directory."""
+
+    def __init__(self) -> None:
+        super().__init__("this user has no home directory: name one for caches by --cache (for a daemon, also --state)")
 
 
 def add_wishlists(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +42,10 @@ def add_registries(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="for the content index, and blobs on their way")
+
+
 def open_registry(settings: Path | None) -> Registry:
     """The registry client that the file *settings*, this program's environment and this user's logins make."""
     return registry_open.open_registry(settings, os.environ)
@@ -45,7 +57,10 @@ def open_repository(storage: str, fqrn: str) -> Repository:
 
 
 def default_cache() -> Path:
-    """Where caches lie unless told otherwise."""
+    """Where caches lie unless told otherwise. Raises `NoHome`."""
     if os.geteuid() == 0:
         return Path("/var/cache/ducc")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ducc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ducc"
+    except RuntimeError:
+        raise NoHome from None
