@@ -2,8 +2,8 @@
 
 Each thread has its own to each server or proxy. Every request has a time-out for each wait, a slowest pace and a
 deadline; the deadline holds whatever the server does, since another thread cuts the connection then. (Only looking up a
-host's name is left to the system's own time-out.) Redirects are not followed here, content codings not undone, and the
-environment's proxies not asked: who needs that takes `ducc.transport`.
+host's name is left to the system's own time-out.) Certificates are verified. Redirects are not followed here, content
+codings not undone, and the environment's proxies not asked: who needs that takes `ducc.transport`.
 """
 
 import base64
@@ -58,6 +58,7 @@ class Connections:
     def __init__(self) -> None:
         self._local = threading.local()
         self._watch = _Watch()
+        self._authorities: ssl.SSLContext | None = None
 
     def get(
         self,
@@ -115,13 +116,25 @@ class Connections:
             self._local.connections, self._local.process = {}, os.getpid()
         connections: dict[tuple[str, str | None], http.client.HTTPConnection] = self._local.connections
         key = ("" if proxy and target.scheme == "http" else f"{target.scheme}://{target.netloc}", proxy)
-        connection = connections.pop(key, None) or _new_connection(target, proxy)
+        connection = connections.pop(key, None) or self._new_connection(target, proxy)
         connections[key] = connection
         if len(connections) > _MOST_KEPT:
             connections.pop(next(iter(connections))).close()
         connection.timeout = max(0.001, min(patience.wait_seconds, patience.deadline - time.monotonic()))
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
+        return connection
+
+    def _new_connection(self, target: SplitResult, proxy: str | None) -> http.client.HTTPConnection:
+        first = urlsplit(proxy) if proxy else target
+        host, port = first.hostname or "", first.port
+        if target.scheme != "https":
+            return http.client.HTTPConnection(host, port or 80)
+        if self._authorities is None:
+            self._authorities = _trusted_authorities()
+        connection = http.client.HTTPSConnection(host, port or (80 if proxy else 443), context=self._authorities)
+        if proxy:
+            connection.set_tunnel(target.hostname or "", target.port or 443, _credentials(first))
         return connection
 
 
@@ -163,15 +176,9 @@ class _Watch:
                     return
 
 
-def _new_connection(target: SplitResult, proxy: str | None) -> http.client.HTTPConnection:
-    first = urlsplit(proxy) if proxy else target
-    host, port = first.hostname or "", first.port
-    if target.scheme != "https":
-        return http.client.HTTPConnection(host, port or 80)
-    connection = http.client.HTTPSConnection(host, port or (80 if proxy else 443), context=ssl.create_default_context())
-    if proxy:
-        connection.set_tunnel(target.hostname or "", target.port or 443, _credentials(first))
-    return connection
+def _trusted_authorities() -> ssl.SSLContext:
+    """The system's, or those that the environment names."""
+    return ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"))
 
 
 def _connect(connection: http.client.HTTPConnection, patience: Patience) -> None:
