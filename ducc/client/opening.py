@@ -30,6 +30,7 @@ class MountSettings:
     master_keys: Sequence[RSAPublicKey]
     cache_directory: Path
     cache_limit_bytes: int | None = DEFAULT_LIMIT_BYTES
+    preloaded: tuple[Path, ...] = ()  # caches that are used and never changed
     view: View = field(default_factory=View)
     pin: Pin | None = None
     blacklist: Blacklist = field(default_factory=Blacklist)

@@ -17,6 +17,12 @@ log = logging.getLogger(__name__)
 
 _CACHE_BASE = "/var/lib/cvmfs"
 _MEBIBYTE = 1 << 20
+_OF_PLAIN_CACHE = {  # what the parameters of a cache are called where none has a name
+    "ALIEN": "CVMFS_ALIEN_CACHE",
+    "BASE": "CVMFS_CACHE_BASE",
+    "QUOTA_LIMIT": "CVMFS_QUOTA_LIMIT",
+    "SHARED": "CVMFS_SHARED_CACHE",
+}
 
 # Without an effect here, whatever their value: said by other means, or a matter of the stock client's inside.
 _WITHOUT_EFFECT = frozenset(
@@ -49,6 +55,7 @@ class Parameters:
     key_files: tuple[Path, ...]
     cache_directory: Path
     cache_limit_bytes: int | None
+    preloaded: tuple[Path, ...] = ()
     view: View = field(default_factory=View)
     pin: Pin | None = None
     blacklist: Path | None = None
@@ -67,6 +74,7 @@ class Parameters:
             key_files=reading.key_files(),
             cache_directory=reading.cache_directory(),
             cache_limit_bytes=reading.cache_limit(),
+            preloaded=reading.preloaded(),
             view=reading.view(uid, gid, environment),
             pin=reading.pin(),
             blacklist=Path(reading.text("CVMFS_BLACKLIST", str(configuration.directory / "blacklist"))),
@@ -177,18 +185,47 @@ class _Reading:
         return found
 
     def cache_directory(self) -> Path:
-        base = Path(self.text("CVMFS_CACHE_BASE", _CACHE_BASE))
-        shared = self.is_on("CVMFS_SHARED_CACHE", True)
+        base = Path(self._of_cache("BASE", _CACHE_BASE))
+        shared = self.is_on(self._cache_parameter("SHARED"), True)
         own = base / "ducc" / ("shared" if shared else self._configuration.fqrn)
-        directory = Path(self.text("CVMFS_ALIEN_CACHE") or self.text("CVMFS_CACHE_DIR") or own)
+        directory = Path(self._of_cache("ALIEN") or self.text("CVMFS_CACHE_DIR") or own)
         if not directory.is_absolute():
-            raise self._configuration.bad("CVMFS_CACHE_BASE", "an absolute path")
+            raise self._configuration.bad(self._cache_parameter("BASE"), "an absolute path")
         return directory
 
     def cache_limit(self) -> int | None:
         """Bytes; None for a cache that somebody else keeps in bounds."""
-        megabytes = self.number("CVMFS_QUOTA_LIMIT", 4000, least=-1)
-        return None if megabytes < 0 or self.text("CVMFS_ALIEN_CACHE") else int(megabytes * _MEBIBYTE)
+        megabytes = self.number(self._cache_parameter("QUOTA_LIMIT"), 4000, least=-1)
+        return None if megabytes < 0 or self._of_cache("ALIEN") else int(megabytes * _MEBIBYTE)
+
+    def preloaded(self) -> tuple[Path, ...]:
+        """The lower of two tiers."""
+        lower = self.text(f"CVMFS_CACHE_{self._tiers()}_LOWER") if self._tiers() else ""
+        if not lower:
+            return ()
+        directory = self.text(f"CVMFS_CACHE_{lower}_ALIEN")
+        if not Path(directory).is_absolute():
+            raise self._configuration.bad(f"CVMFS_CACHE_{lower}_ALIEN", "the absolute path of a preloaded cache")
+        self._asked |= {f"CVMFS_CACHE_{lower}_{name}" for name in ("TYPE", "QUOTA_LIMIT", "SHARED")}
+        self._asked.add(f"CVMFS_CACHE_{self._tiers()}_LOWER_READONLY")
+        return (Path(directory),)
+
+    def _tiers(self) -> str:
+        """The name of a cache of two tiers, if that is what is configured."""
+        name = self.text("CVMFS_CACHE_PRIMARY")
+        return name if name and self.text(f"CVMFS_CACHE_{name}_TYPE") == "tiered" else ""
+
+    def _of_cache(self, name: str, default: str = "") -> str:
+        return self.text(self._cache_parameter(name), default)
+
+    def _cache_parameter(self, name: str) -> str:
+        """What a parameter of the cache that is written to is called."""
+        instance = self.text("CVMFS_CACHE_PRIMARY")
+        if self._tiers():
+            instance = self.text(f"CVMFS_CACHE_{instance}_UPPER")
+        if instance and self.one_of(f"CVMFS_CACHE_{instance}_TYPE", ("posix",)):
+            return f"CVMFS_CACHE_{instance}_{name}"
+        return _OF_PLAIN_CACHE[name]
 
     def view(self, uid: int, gid: int, environment: Mapping[str, str]) -> View:
         claimed = self.is_on("CVMFS_CLAIM_OWNERSHIP", False)

@@ -151,6 +151,31 @@ def test_the_cache_lies_where_it_is_told(given: dict[str, str], directory: str, 
     assert (str(found.cache_directory), found.cache_limit_bytes) == (directory, limit)
 
 
+def test_a_preloaded_cache_is_the_lower_of_two_tiers() -> None:
+    tiers = {
+        "CACHE_PRIMARY": "both",
+        "CACHE_both_TYPE": "tiered",
+        "CACHE_both_UPPER": "disk",
+        "CACHE_both_LOWER": "image",
+        "CACHE_both_LOWER_READONLY": "yes",
+        "CACHE_disk_TYPE": "posix",
+        "CACHE_disk_BASE": "/scratch",
+        "CACHE_disk_QUOTA_LIMIT": "10",
+        "CACHE_image_TYPE": "posix",
+        "CACHE_image_ALIEN": "/preloaded",
+        "CACHE_image_QUOTA_LIMIT": "-1",
+        "CACHE_image_SHARED": "no",
+    }
+    found = parameters(**tiers)
+    assert (found.preloaded, str(found.cache_directory)) == ((Path("/preloaded"),), "/scratch/ducc/shared")
+    assert (found.cache_limit_bytes, found.unsupported) == (10 << 20, ())
+    named = {name: tiers[name] for name in tiers if "disk" in name}
+    assert str(parameters(CACHE_PRIMARY="disk", **named).cache_directory) == "/scratch/ducc/shared"
+    for changed in ({"CACHE_image_ALIEN": ""}, {"CACHE_disk_TYPE": "ram"}, {"CACHE_both_TYPE": "external"}):
+        with pytest.raises(BadConfiguration, match=f"CVMFS_{next(iter(changed))}="):
+            parameters(**{**tiers, **changed})
+
+
 def test_keys_are_named_or_all_of_a_directory(tmp_path: Path) -> None:
     assert parameters().key_files == (Path("/a.pub"), Path("/b.pub"))
     for name in ("b.pub", "a.pub", "c.key"):
