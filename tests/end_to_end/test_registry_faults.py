@@ -1,17 +1,12 @@
 """A registry that fails at random, in every way it can, for some time: what comes is right, or an error with a name.
 
-An hour of it, scaled down: pauses take a fraction of their time. The dice are seeded, so the faults are the same ones
-each time, though not their order, since several threads pull. Canaries stand wherever a secret may stand.
+An hour of it, scaled down: pauses take a fraction of their time.
 """
 
-import base64
 import collections
 import gc
-import json
 import logging
 import os
-import random
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,169 +24,21 @@ from ducc.registry.client import Registry
 from ducc.registry.manners import Manners
 from ducc.registry.settings import AreaSettings, Budget, RegistriesSettings, read_settings
 from ducc.transport import LONGEST_PAUSE_SECONDS, Reach, Transport
-from tests import builders
-from tests.builders import Image, Index, Layer, file
-from tests.fakes.registry import Answer, FakeRegistry, Seen
+from tests.fakes.faulty_registry import ABSURD, CANARIES, FAULTS, IMAGES, PASSWORD, USER, FaultyRegistry, image
+from tests.fakes.registry import FakeRegistry
 
 SECONDS = float(os.environ.get("DUCC_TEST_FAULT_SECONDS", "20"))
-IMAGES, WORKERS = 30, 4
+WORKERS = 4
 HASTE = 500  # pauses are shorter by so much
-FAULTY = 0.15  # of all answers
 MEMORY_LEEWAY, DESCRIPTOR_LEEWAY = 24 << 20, 12
 SETTLED = 0.4  # of the time: what is allocated once has been allocated by then
-
-CANARY = "c4nary"
-USER, PASSWORD = f"{CANARY}-user", f"{CANARY}-password"
-BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-CANARIES = (CANARY, BASIC, PASSWORD.encode().hex())
 
 log = logging.getLogger(__name__)
 
 
-def image(number: int) -> Image | Index:
-    layers = [
-        Layer.of(file("base", b"base" * 3000)),
-        Layer.of(file(f"{number}", random.Random(number).randbytes(9000))),
-    ]
-    amd64 = Image(layers, {"Cmd": [f"{number}"]})
-    arm64 = Image(layers[:1], {"Cmd": [f"{number}"]}, platform={"os": "linux", "architecture": "arm64"})
-    return Index([amd64, arm64]) if number % 3 == 0 else amd64
-
-
-class FaultyRegistry(FakeRegistry):
-    """Lets in who has a fresh token, and then does what it is asked or something else."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.seen = collections.deque(maxlen=10)  # type: ignore[assignment]
-        self.failing = True
-        self.faults: collections.Counter[str] = collections.Counter()
-        self._dice, self._guard = random.Random(seed), threading.Lock()
-        self._token = 0
-
-    def answer(self, seen: Seen) -> Answer:
-        with self._guard:
-            roll, fault = self._dice.random(), self._dice.choice(FAULTS)
-            if seen.path == "/token":
-                right = self._new_token(seen)
-            elif "/bucket/" in seen.path:
-                right = super().answer(replace(seen, target=seen.path.removeprefix("/bucket")))
-            elif seen.headers.get("Authorization") != f"Bearer {CANARY}-token-{self._token}":
-                return Answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{self.url}/token",service="s"'})
-            else:
-                right = super().answer(seen)
-                right = replace(right, headers={**right.headers, **limits(76)})
-            if not self.failing or roll > FAULTY:
-                return right
-            self.faults[fault.__name__] += 1
-            return fault(self, seen, right)
-
-    def forget_tokens(self) -> None:
-        """No token that was given out is good from now on."""
-        self._token += 1
-
-    def _new_token(self, seen: Seen) -> Answer:
-        if seen.headers.get("Authorization") != f"Basic {BASIC}":
-            return Answer(401, b"{}")
-        return Answer(200, json.dumps({"token": f"{CANARY}-token-{self._token}"}).encode())
-
-
-def limits(remaining: int) -> dict[str, str]:
-    return {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": f"{remaining};w=21600"}
-
-
-Fault = Callable[[FaultyRegistry, Seen, Answer], Answer]
-
-
-def busy(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    said = ("", "1", "0", "-5", "1000000000", "soon", "Fri, 15 Jan 2100 08:00:00 GMT", "Fri, 15 Jan 1999 08:00:00 GMT")
-    after = said[registry.faults["busy"] % len(said)]
-    return Answer((429, 503)[registry.faults["busy"] % 2], b"{}", {"Retry-After": after} if after else {})
-
-
-def broken(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return Answer((500, 502, 504)[registry.faults["broken"] % 3], CANARY.encode())
-
-
-def refused(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return Answer((400, 403, 404, 410, 451)[registry.faults["refused"] % 5], CANARY.encode())
-
-
-def cut(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, cut_after=len(right.body) // 2, chunked=registry.faults["cut"] % 2 == 0)
-
-
-def silent(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, silence_seconds=0.5, stall_after=len(right.body) // 3 if seen.method == "GET" else None)
-
-
-def other_bytes(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, body=right.body[::-1])
-
-
-def shorter(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, body=right.body[:-1])
-
-
-def longer(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, body=right.body + b" ", chunked=True)
-
-
-def compressed(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, headers={**right.headers, "Content-Encoding": "gzip"})
-
-
-def web_page(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return Answer(200, f"<html>{CANARY}".encode(), {"Content-Type": "text/html"})
-
-
-def lying_header(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, headers={**right.headers, "Docker-Content-Digest": builders.sha256(b"another")})
-
-
-def redirected(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    """To where it is, by a URL that is a secret itself."""
-    return Answer(307, headers={"Location": f"{registry.url}/bucket{seen.path}?signature={CANARY}-signature"})
-
-
-def led_away(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    places = (
-        f"http://{USER}:{PASSWORD}@127.0.0.1/",
-        "file:///etc/passwd",
-        f"http://127.0.0.1:1/?a={CANARY}-a",
-        seen.target,
-    )
-    return Answer(302, headers={"Location": places[registry.faults["led_away"] % len(places)]})
-
-
-def token_gone(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    registry.forget_tokens()
-    return Answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{registry.url}/token"'})
-
-
-def bad_challenge(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    challenges = (
-        f'Bearer realm="http://169.254.169.254/{CANARY}"',
-        'Bearer realm="unterminated',
-        "Negotiate",
-        f'Bearer realm="{registry.url}/token",scope="repository:other:pull"',
-    )
-    return Answer(401, b"{}", {"WWW-Authenticate": challenges[registry.faults["bad_challenge"] % len(challenges)]})
-
-
-def low_limit(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, headers={**right.headers, **limits(3)})
-
-
-FAULTS: list[Fault] = [
-    busy, broken, refused, cut, silent, other_bytes, shorter, longer, compressed, web_page, lying_header, redirected,
-    led_away, token_gone, bad_challenge, low_limit,
-]  # fmt: skip
-
-
 @pytest.fixture
 def server() -> Iterator[FaultyRegistry]:
-    registry = FaultyRegistry(seed=4)
+    registry = FaultyRegistry(seed=4, after=ABSURD, window_seconds=6 * 3600)
     try:
         for number in range(IMAGES):
             registry.hold_image(image(number), name=f"group/image{number}")
@@ -226,7 +73,8 @@ def pull(registry: Registry, server: FakeRegistry, number: int) -> None:
     reference = Reference.parse(server.reference(":tag", f"group/image{number}"))
     planned = registry.manifest_digest(reference)
     expected = image(number)
-    for _, found in registry.resolve_platforms(reference, None, planned):
+    for _, found in registry.resolve_platforms(reference, None):
+        assert (found.index or found.manifest).digest == planned
         builds = expected.parts or (expected,)
         build = next(each for each in builds if each.manifest == found.manifest.raw)
         assert found.config.raw == build.config
