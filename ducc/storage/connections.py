@@ -23,6 +23,7 @@ from ducc.transport import USER_AGENT
 _READ_SIZE = 1 << 20
 _LOOK_SECONDS = 0.25  # how exactly deadlines are kept
 _MOST_KEPT = 8  # connections of one thread
+_PUT_OFF_BYTES, _PUT_OFF_SECONDS = 1 << 16, 600.0
 
 
 class NoAnswer(Exception):
@@ -36,7 +37,8 @@ class NoAnswer(Exception):
 class Patience(NamedTuple):
     """How long an answer may take: *wait_seconds* for a connection and for each piece, and all of it until *deadline*.
 
-    The deadline is a time of `time.monotonic`. Slower than the slowest pace for the time of one wait counts as silent.
+    The deadline is a time of `time.monotonic`; a long answer puts it off, by a second for each 64 KiB that it announces
+    and by ten minutes at most. Slower than the slowest pace for the time of one wait counts as silent.
     """
 
     wait_seconds: float
@@ -96,11 +98,13 @@ class Connections:
         limit: int,
         patience: Patience,
     ) -> Answer:
-        _connect(connection, patience)
-        with self._watch.over(connection, patience.deadline):
+        line = _connected(connection, patience)
+        with self._watch.over(line, patience.deadline):
             try:
                 connection.request("GET", words, headers=dict(headers))
                 response = connection.getresponse()
+                self._watch.put_off(line, min((response.length or 0) / _PUT_OFF_BYTES, _PUT_OFF_SECONDS))
+                line.settimeout(patience.wait_seconds)
                 body = _body(response, limit, patience)
                 response.close()  # else the connection could not be used again
             except TimeoutError as error:
@@ -139,17 +143,17 @@ class Connections:
 
 
 class _Watch:
-    """Cuts connections whose time is up."""
+    """Cuts lines whose time is up."""
 
     def __init__(self) -> None:
-        self._running: dict[http.client.HTTPConnection, float] = {}
+        self._running: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def over(self, connection: http.client.HTTPConnection, deadline: float) -> Iterator[None]:
+    def over(self, line: socket.socket, deadline: float) -> Iterator[None]:
         with self._lock:
-            self._running[connection] = deadline
+            self._running[line] = deadline
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._look, name="deadlines", daemon=True)
                 self._thread.start()
@@ -157,7 +161,11 @@ class _Watch:
             yield
         finally:
             with self._lock:
-                self._running.pop(connection, None)
+                self._running.pop(line, None)
+
+    def put_off(self, line: socket.socket, seconds: float) -> None:
+        with self._lock:
+            self._running[line] += seconds
 
     def _look(self) -> None:
         idle_since = time.monotonic()
@@ -165,11 +173,10 @@ class _Watch:
             time.sleep(_LOOK_SECONDS)
             now = time.monotonic()
             with self._lock:
-                overdue = [connection for connection, deadline in self._running.items() if deadline <= now]
-                for connection in overdue:
-                    if connection.sock is not None:
+                for line, deadline in self._running.items():
+                    if deadline <= now:
                         with suppress(OSError):
-                            connection.sock.shutdown(socket.SHUT_RDWR)
+                            line.shutdown(socket.SHUT_RDWR)
                 idle_since = now if self._running else idle_since
                 if now - idle_since > 1:
                     self._thread = None
@@ -181,13 +188,13 @@ def _trusted_authorities() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"))
 
 
-def _connect(connection: http.client.HTTPConnection, patience: Patience) -> None:
+def _connected(connection: http.client.HTTPConnection, patience: Patience) -> socket.socket:
+    """The line to whom is asked first; it stays good while an answer is read, even if that is to be the last one."""
     if patience.deadline <= time.monotonic():
         raise NoAnswer("took too long", True)
-    if connection.sock is not None:
-        return
     try:
-        connection.connect()
+        if connection.sock is None:
+            connection.connect()
     except ssl.SSLCertVerificationError as error:
         raise NoAnswer(
             "its certificate is not valid for it, or not signed by an authority known here", False
@@ -199,6 +206,8 @@ def _connect(connection: http.client.HTTPConnection, patience: Patience) -> None
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise NoAnswer(reason.lower(), False) from error
+    line: socket.socket = connection.sock
+    return line
 
 
 def _body(response: http.client.HTTPResponse, limit: int, patience: Patience) -> bytes:

@@ -22,4 +22,4 @@ class NetworkSettings:
     proxy_reset_seconds: float = 300
     host_reset_seconds: float = 1800
     follow_redirects: bool = False
-    deadline_seconds: float = 60  # for one object or file, whatever happens
+    deadline_seconds: float = 60  # for one object or file, whatever happens; what is long and on its way gets more

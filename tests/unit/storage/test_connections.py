@@ -82,6 +82,25 @@ def test_a_deadline_that_is_over_is_kept_without_asking(server: FakeRegistry) ->
     assert not server.seen
 
 
+def test_the_last_answer_of_a_connection_is_cut_in_time_too(server: FakeRegistry) -> None:
+    server.say("/a", Said(200, b"xyz", {"Connection": "close"}, stall_after=1, silence_seconds=2))
+    began = time.monotonic()
+    with pytest.raises(NoAnswer):
+        Connections().get(f"{server.url}/a", 10, Patience(5, began + 0.3))
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_long_answer_may_take_longer_and_a_short_one_may_not(server: FakeRegistry) -> None:
+    for size, arrives in ((300_000, True), (3, False)):
+        server.say("/a", Said(200, b"x" * size, stall_after=1, silence_seconds=1.5))
+        patience = Patience(5, time.monotonic() + 0.5)
+        if arrives:
+            assert len(Connections().get(f"{server.url}/a", size, patience).body) == size
+        else:
+            with pytest.raises(NoAnswer):
+                Connections().get(f"{server.url}/a", size, patience)
+
+
 def test_threads_do_not_share_connections(server: FakeRegistry) -> None:
     connections = Connections()
     bodies: list[bytes] = []

@@ -191,7 +191,7 @@ def dripping(seconds: float) -> Iterator[str]:
     def serve(listening: socket.socket) -> None:
         while not done.is_set():
             with suppress(OSError), listening.accept()[0] as connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
                 while not done.wait(seconds):
                     connection.sendall(b"x")
 
