@@ -55,9 +55,8 @@ class Disk:
     def create(self, number: int, below: Path | None) -> None:
         """Make the directories of a snapshot that is written to, its root owned as *below* is."""
         home = self._home(number)
-        self.files(number).mkdir(mode=0o755)
-        self.files(number).chmod(0o755)
-        self.work(number).mkdir(mode=0o711)
+        _make(self.files(number), 0o755)
+        _make(self.work(number), 0o711)
         if below is not None:
             status = os.stat(below)
             os.chown(self.files(number), status.st_uid, status.st_gid)
@@ -66,7 +65,7 @@ class Disk:
     def create_view(self, number: int) -> None:
         """Make the directory of a snapshot that is only read."""
         self._home(number)
-        self.files(number).mkdir(mode=0o755)
+        _make(self.files(number), 0o755)
 
     def create_link(self, number: int, target: Path) -> None:
         """Let the snapshot's files be those of *target*."""
@@ -154,6 +153,12 @@ def _statuses(directory: Path) -> Iterator[os.stat_result]:
             continue
         yield status
         pending.extend(os.path.join(path, name) for name in names)
+
+
+def _make(directory: Path, mode: int) -> None:
+    """Whatever the umask, since containers see the mode."""
+    directory.mkdir()
+    directory.chmod(mode)
 
 
 def _sync(directory: Path) -> None:

@@ -74,7 +74,7 @@ def _field(snapshot: Snapshot, path: list[str]) -> str | None:
         case ["parent"]:
             return snapshot.parent
         case ["kind"]:
-            return snapshot.kind.name.capitalize()
+            return snapshot.kind.name.lower()
         case ["labels", *name]:
             return snapshot.labels.get(".".join(name))
     return None

@@ -1,0 +1,110 @@
+"""Debian's containerd with a proxy snapshotter, in directories of its own, for the length of a `with` block."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from tests.needs import need_program
+
+NAMESPACE = "k8s.io"  # where what CRI pulls is
+NAME = "ducc"
+START_SECONDS = 60
+CONFIG = """\
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.tracing"]
+[grpc]
+  address = "{directory}/c.sock"
+[proxy_plugins.{name}]
+  type = "snapshot"
+  address = "{snapshotter}"
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "{name}"
+  disable_snapshot_annotations = false
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{directory}/cni/bin"
+  conf_dir = "{directory}/cni/net.d"
+"""
+
+
+@dataclass(frozen=True)
+class Containerd:
+    directory: Path
+
+    @property
+    def address(self) -> Path:
+        return self.directory / "c.sock"
+
+    def cri_pull(self, reference: str) -> str:
+        """`PullImage`, as the kubelet calls it; what CRI calls the image."""
+        with grpc.insecure_channel(f"unix:{self.address}") as channel:
+            call = channel.unary_unary("/runtime.v1.ImageService/PullImage")
+            spec = _text_field(
+                1, reference.encode()
+            )  # PullImageRequest.image is an ImageSpec, its first field the name
+            return call(_text_field(1, spec), timeout=120)[2:].decode()
+
+    def ctr(self, *arguments: object, status: int | None = 0) -> "subprocess.CompletedProcess[str]":
+        command = ["ctr", "--address", self.address, "--namespace", NAMESPACE, *arguments]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
+        assert status is None or done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def run(self, reference: str, name: str, *command: str, status: int | None = 0, snapshotter: str = NAME) -> str:
+        """What a container of the image prints, which is gone afterwards."""
+        done = self.ctr("run", "--rm", "--snapshotter", snapshotter, reference, name, *command, status=status)
+        return done.stdout if status == 0 else done.stderr
+
+    def snapshots(self) -> list[str]:
+        lines = self.ctr("snapshots", "--snapshotter", NAME, "ls").stdout.splitlines()[1:]
+        return [line.split()[0] for line in lines]
+
+
+def _text_field(number: int, value: bytes) -> bytes:
+    assert len(value) < 128
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+@contextmanager
+def running_containerd(directory: Path, snapshotter: Path) -> Iterator[Containerd]:
+    """Run with *snapshotter* (a socket) as its proxy plugin `ducc`, which CRI uses."""
+    need_program("containerd")
+    need_program("runc")
+    directory.mkdir()
+    config = directory / "config.toml"
+    config.write_text(CONFIG.format(directory=directory, name=NAME, snapshotter=snapshotter))
+    with (directory / "log").open("wb") as log:
+        command = ["setpriv", "--pdeathsig", "KILL", "containerd", "--config", config]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    running = Containerd(directory)
+    try:
+        _wait(running, process)
+        yield running
+    finally:
+        _remove_containers(running)
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(running: Containerd, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if running.ctr("version", status=None).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"containerd did not start:\n{(running.directory / 'log').read_text()}")
+
+
+def _remove_containers(running: Containerd) -> None:
+    for name in running.ctr("containers", "ls", "--quiet", status=None).stdout.split():
+        running.ctr("tasks", "rm", "--force", name, status=None)
+        running.ctr("containers", "rm", name, status=None)

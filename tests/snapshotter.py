@@ -1,0 +1,185 @@
+"""`ducc-snapshotter` as a stranger runs it, and a client that speaks to it as containerd does."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from snapshotter.api import snapshots_pb2 as api
+from snapshotter.service import SERVICE
+
+PROGRAM = Path(sys.executable).with_name("ducc-snapshotter")
+START_SECONDS = 30
+
+
+class Client:
+    """The ten calls at a socket; what is refused is a `grpc.RpcError` with its code."""
+
+    def __init__(self, address: Path) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{address}")
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[api.Mount]:
+        request = api.PrepareSnapshotRequest(key=key, parent=parent, labels=labels)
+        return list(self._call("Prepare", request, api.PrepareSnapshotResponse).mounts)
+
+    def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[api.Mount]:
+        request = api.ViewSnapshotRequest(key=key, parent=parent, labels=labels)
+        return list(self._call("View", request, api.ViewSnapshotResponse).mounts)
+
+    def mounts(self, key: str) -> list[api.Mount]:
+        return list(self._call("Mounts", api.MountsRequest(key=key), api.MountsResponse).mounts)
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
+        self._call("Commit", api.CommitSnapshotRequest(name=name, key=key, labels=labels), Empty)
+
+    def remove(self, key: str) -> None:
+        self._call("Remove", api.RemoveSnapshotRequest(key=key), Empty)
+
+    def stat(self, key: str) -> api.Info:
+        return self._call("Stat", api.StatSnapshotRequest(key=key), api.StatSnapshotResponse).info
+
+    def update(self, name: str, labels: Mapping[str, str], *paths: str) -> api.Info:
+        request = api.UpdateSnapshotRequest(
+            info=api.Info(name=name, labels=labels), update_mask=FieldMask(paths=list(paths))
+        )
+        return self._call("Update", request, api.UpdateSnapshotResponse).info
+
+    def names(self, *filters: str) -> list[str]:
+        call = self._channel.unary_stream(
+            f"/{SERVICE}/List",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=api.ListSnapshotsResponse.FromString,
+        )
+        return [info.name for page in call(api.ListSnapshotsRequest(filters=filters), timeout=60) for info in page.info]
+
+    def usage(self, key: str) -> api.UsageResponse:
+        return self._call("Usage", api.UsageRequest(key=key), api.UsageResponse)
+
+    def cleanup(self) -> None:
+        self._call("Cleanup", api.CleanupRequest(), Empty)
+
+    def _call(self, name: str, request, response):
+        call = self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response.FromString,
+        )
+        return call(request, timeout=60)
+
+
+@dataclass
+class Program:
+    """One installation in *directory*: settings, state, socket, log. It can be started and killed again and again."""
+
+    directory: Path
+    repositories: Sequence[tuple[str, Path]]
+    settings: str = ""
+    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+
+    @property
+    def address(self) -> Path:
+        return self.directory / "run" / "s.sock"
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "snapshotter.log"
+
+    def start(self) -> None:
+        self.directory.mkdir(exist_ok=True)
+        config = self.directory / "config.toml"
+        tables = [f'[[repositories]]\nname = "{name}"\nmountpoint = "{place}"\n' for name, place in self.repositories]
+        places = f'root = "{self.root}"\naddress = "{self.address}"\n'
+        config.write_text(places + self.settings + "".join(tables))
+        with self.log.open("ab") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", PROGRAM, "--config", config]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._wait()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is put in order."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        client = Client(self.address)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def _wait(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(self.address)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"ducc-snapshotter did not start:\n{self.log.read_text()}")
+
+
+@contextmanager
+def running_snapshotter(directory: Path, *repositories: tuple[str, Path], settings: str = "") -> Iterator[Program]:
+    """Run with *repositories* (name, mountpoint) until the block ends."""
+    program = Program(directory, repositories, settings)
+    program.start()
+    try:
+        yield program
+    finally:
+        program.kill()
+
+
+@contextmanager
+def repository_mount(directory: Path, content: Path | None = None) -> Iterator[Path]:
+    """A directory that is a mountpoint, as a repository's is: of *content*, or of what is put there meanwhile."""
+    directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", content or directory, directory], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def publish(repository: Path, digest: str) -> Path:
+    """The new directory of the layer *digest* (`sha256:…`)."""
+    digits = digest.removeprefix("sha256:")
+    layer = repository / ".layers" / digits[:2] / digits / "layerfs"
+    layer.mkdir(parents=True)
+    return layer
+
+
+@contextmanager
+def mounted(mounts: Sequence[api.Mount], directory: Path) -> Iterator[Path]:
+    """What containerd would see of a snapshot with these *mounts*."""
+    (mount,) = mounts
+    directory.mkdir(exist_ok=True)
+    kind = [] if mount.type == "bind" else ["-t", mount.type]
+    options = ",".join(mount.options)
+    subprocess.run(["mount", *kind, "-o", options, mount.source, directory], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
