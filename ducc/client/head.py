@@ -6,6 +6,7 @@ asked it is shown, off-line, as far as its objects are here.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -47,7 +48,8 @@ class Head:
     """Asks one store for one repository's manifest. *clock* tells the time by which whitelists expire.
 
     `problem` says why there was no answer when it was last asked for; it is empty after a good one. `checks` counts how
-    often it was asked for something newer, and `offered` is what the last such question led to.
+    often it was asked for something newer, `offered` is what the last such question led to, and `asked_at` when that
+    was, as `time.monotonic` tells it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Head:
         self._breadcrumbs, self._pin, self._blacklist = breadcrumbs, pin, blacklist or Blacklist()
         self.problem = ""
         self.checks = 0
+        self.asked_at = time.monotonic()
         self.offered: Manifest | None = None
 
     @property
@@ -102,7 +105,7 @@ class Head:
 
     def newer(self, known: Manifest) -> Manifest | None:
         """A manifest that is to follow *known*, if there is one; never one that would lead back."""
-        self.offered = None
+        self.offered, self.asked_at = None, time.monotonic()
         try:
             self.offered = None if self._pin else self._newer(known)
             self.problem = ""

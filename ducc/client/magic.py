@@ -16,6 +16,7 @@ from ducc import __version__
 from ducc.catalog.reader import Catalog
 from ducc.catalog.schema import Counters
 from ducc.client.attachments import Attachment, Node
+from ducc.client.head import Head
 from ducc.client.inodes import ROOT_INODE
 from ducc.client.network.settings import DIRECT, NetworkSettings
 from ducc.client.network.store import NetworkStore, Traffic
@@ -31,8 +32,9 @@ _PAGE_BYTES = 32 * 1024
 class Magic:
     """The attributes of one mount. To be asked with the repository's lock held; may raise `CatalogNeeded`."""
 
-    def __init__(self, settings: MountSettings, repository: Repository) -> None:
-        self._settings, self._repository, self._tree = settings, repository, repository.tree
+    def __init__(self, settings: MountSettings, repository: Repository, head: Head) -> None:
+        self._settings, self._repository, self._head = settings, repository, head
+        self._tree = repository.tree
         self._started = time.monotonic()
         self._of_mount = self._mounts()
         self._listed = [_PREFIX + name for name in self._of_mount]
@@ -96,7 +98,9 @@ class Magic:
     def _expires(self) -> object:
         """Minutes until a newer revision is asked for."""
         seconds = self._settings.pause_seconds(self._repository.manifest.ttl_seconds)
-        return "never" if seconds is None else seconds // 60
+        if seconds is None:
+            return "never"
+        return max(int(self._head.asked_at + seconds - time.monotonic()), 0) // 60
 
     def _hit_rate(self) -> str:
         fetcher = self._repository.fetcher

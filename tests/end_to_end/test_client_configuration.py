@@ -327,7 +327,19 @@ def test_the_objects_of_a_start_are_named_in_their_order(configured: Configured)
 
 # --- side by side ----------------------------------------------------------------------------
 
-OF_A_PROCESS = {"hitrate", "maxfd", "nclg", "ndownload", "pid", "pubkeys", "rx", "speed", "usedfd", "version"}
+OF_A_PROCESS = {
+    "expires",
+    "hitrate",
+    "maxfd",
+    "nclg",
+    "ndownload",
+    "pid",
+    "pubkeys",
+    "rx",
+    "speed",
+    "usedfd",
+    "version",
+}
 
 
 def test_links_and_magic_attributes_are_those_of_the_stock_client(configured: Configured) -> None:

@@ -115,7 +115,7 @@ def test_the_second_server_takes_over_in_time(fault: str, configured: Configured
         _fill(bad, site)
         bad.say_always(f"/cvmfs/{signing.FQRN}/{name.path}", _faulty(fault))
         both = f"'{bad.url}/cvmfs/@fqrn@;http://127.0.0.1:{site.port}/cvmfs/@fqrn@'"
-        through(configured, "DIRECT", SERVER_URL=both)
+        through(configured, "DIRECT", SERVER_URL=both, TIMEOUT_DIRECT=3)
         assert sorted(os.listdir(site.root)) == ["d", "file"]
         if fault == "dead":
             bad.close()
@@ -135,7 +135,7 @@ def _fill(server: FakeRegistry, site: Site) -> None:
 def _faulty(fault: str) -> Answer:
     return {
         "dead": Answer(500),
-        "silent": Answer(200, b"x", silence_seconds=8),
+        "silent": Answer(200, b"x", silence_seconds=5),
         "corrupt": Answer(200, b"not what was asked for"),
         "broken": Answer(500),
     }[fault]

@@ -37,8 +37,8 @@ def opened(directory: Path, **settings: object) -> Iterator[tuple[Repository, Ma
     )
     keys, _ = signing.keys(signing.FQRN, 0)
     given = MountSettings(signing.FQRN, Path("/m"), store, [keys.master_public_key], directory, **settings)  # type: ignore[arg-type]
-    repository, _ = open_repository(given, Cache(directory), lambda: signing.NOW)
-    yield repository, Magic(given, repository)
+    repository, head = open_repository(given, Cache(directory), lambda: signing.NOW)
+    yield repository, Magic(given, repository, head)
     repository.close()
 
 
@@ -59,7 +59,7 @@ def test_the_mount_is_described_at_every_file_and_directory(mount: tuple[Reposit
         assert get(mount, path, b"user.fqrn") == signing.FQRN.encode()
         assert get(mount, path, b"user.revision") == b"1"
         assert get(mount, path, b"user.root_hash") == mount[0].manifest.root_hash.hex().encode()
-        assert get(mount, path, b"user.expires") == b"4"
+        assert get(mount, path, b"user.expires") == b"3"
         assert (get(mount, path, b"user.pubkeys") or b"").startswith(b"-----BEGIN PUBLIC KEY-----")
         assert get(mount, path, b"user.nothing") is None
         assert get(mount, path, b"trusted.fqrn") is None
