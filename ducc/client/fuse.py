@@ -23,6 +23,7 @@ from ducc.client.attachments import Node, NotADirectoryInode, StaleInode
 from ducc.client.cache import Cache, Content
 from ducc.client.catalogs import CatalogNeeded
 from ducc.client.connection import Buffer, MustWait, Patience, Refused
+from ducc.client.magic import Magic
 from ducc.client.repository import Repository, pieces
 from ducc.client.view import View
 from ducc.client.wire import Attributes, Op, Request
@@ -88,8 +89,10 @@ class _File:
 class Mounted:
     """Answers for one mounted repository. Every method may be called by any thread."""
 
-    def __init__(self, repository: Repository, cache: Cache, view: View | None = None) -> None:
-        self._view = view or View()
+    def __init__(
+        self, repository: Repository, cache: Cache, view: View | None = None, magic: Magic | None = None
+    ) -> None:
+        self._view, self._magic = view or View(), magic
         self._repository, self._tree, self._cache = repository, repository.tree, cache
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._files_lock = Lock()
@@ -141,12 +144,16 @@ class Mounted:
 
     def _listxattr(self, request: Request, patience: Patience) -> Answers:
         room, _ = wire.getxattr_in(request.body)
-        names = xattrs.visible_names(self._node(request, patience).row.entry, request.uid)
+        node = self._node(request, patience)
+        names = xattrs.visible_names(node.row.entry, request.uid) + (self._magic.names(node) if self._magic else [])
         return _fitting(b"".join(name + b"\0" for name in names), room)
 
     def _getxattr(self, request: Request, patience: Patience) -> Answers:
         room, name = wire.getxattr_in(request.body)
-        value = xattrs.value(self._node(request, patience).row.entry, name)
+        node = self._node(request, patience)
+        value = xattrs.value(node.row.entry, name)
+        if value is None and self._magic is not None:
+            value = self._ask(patience, self._magic.value, node, name)
         if value is None:
             raise Refused(errno.ENODATA)
         return _fitting(value, room)
