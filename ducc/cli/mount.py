@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from ducc.errors import BadInput
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+    from ducc.client.background import Start, Work
     from ducc.client.opening import MountSettings
     from ducc.client.parameters import Parameters
     from ducc.storage.base import ReadableStore
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 mounted (in the foreground: and unmounted again), else the failure's."""
-    from ducc.client.background import in_background
+    from ducc.client.background import Start, in_background
 
     parameters = None if arguments.url or arguments.storage else _parameters(arguments)
     fqrn = _name(arguments, parameters)
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = Path(os.path.realpath(arguments.directory))
     work = _mount(arguments, parameters, fqrn, directory, cache)
     if arguments.foreground:
-        work(lambda: print(f"{fqrn} is mounted at {directory}", flush=True))
+        work(Start(lambda: print(f"{fqrn} is mounted at {directory}", flush=True)))
         return 0
     _make_directory(cache)
     in_background(work, cache / f"{fqrn}.log")
@@ -78,13 +79,13 @@ def _parameters(arguments: argparse.Namespace) -> "Parameters":
 
 def _mount(
     arguments: argparse.Namespace, parameters: "Parameters | None", fqrn: str, directory: Path, cache: Path
-) -> Callable[[Callable[[], None]], None]:
+) -> "Work":
     """What the mounting process is to do; everything heavy is imported there, after the fork."""
     named = arguments.public_key or (parameters.key_files if parameters else ())
     # one file, if it is named by a setting
     keys = [Path(file).absolute() for file in (named if isinstance(named, (list, tuple)) else [named])]
 
-    def work(ready: Callable[[], None]) -> None:
+    def work(start: "Start") -> None:
         from ducc import logs
         from ducc.client.daemon import run_mount
         from ducc.client.opening import MountSettings
@@ -97,7 +98,7 @@ def _mount(
         else:
             limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
             settings = MountSettings(fqrn, directory, _store(arguments, fqrn), trusted, cache, limit)
-        run_mount(settings, ready)
+        run_mount(settings, start)
 
     return work
 
@@ -117,6 +118,7 @@ def _configured(
         master_keys=trusted,
         cache_directory=cache,
         cache_limit_bytes=_limit(arguments, parameters.cache_limit_bytes),
+        preloaded=parameters.preloaded,
         view=parameters.view,
         pin=parameters.pin,
         blacklist=Blacklist.read(parameters.blacklist) if parameters.blacklist else Blacklist(),
@@ -131,7 +133,8 @@ def _limit(arguments: argparse.Namespace, otherwise: int | None) -> int | None:
 
 
 def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
-    from ducc.storage.http import HttpStore
+    from ducc.client.network.settings import NetworkSettings
+    from ducc.client.network.store import NetworkStore
     from ducc.storage.local import LocalStore
     from ducc.storage.open import local_directory
 
@@ -139,10 +142,21 @@ def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
         return LocalStore(local_directory(arguments.storage, fqrn))
     parts = urlsplit(arguments.url)
     if parts.scheme in ("http", "https") and parts.hostname:
-        return HttpStore(arguments.url)
+        proxies = ((_environments_proxy(parts.scheme, parts.hostname),),)
+        return NetworkStore(NetworkSettings((arguments.url.rstrip("/"),), proxies, follow_redirects=True))
     if parts.scheme == "file" and not parts.netloc:
         return LocalStore(Path(unquote(parts.path)))
     raise BadInput(f"--url {arguments.url!r}: wanted http://HOST/cvmfs/{fqrn}, https:// or file:///DIR/{fqrn}")
+
+
+def _environments_proxy(scheme: str, host: str) -> str:
+    """What `http_proxy` and its kin say, for whoever has no configuration."""
+    from ducc.client.network.settings import DIRECT
+
+    proxy = urllib.request.getproxies().get(scheme)
+    if proxy is None or urllib.request.proxy_bypass(host):
+        return DIRECT
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _make_directory(cache: Path) -> None:

@@ -5,7 +5,7 @@ within are in the catalog's own coordinates, which begin at its prefix. All here
 what needs a catalog that is not open raises `CatalogNeeded`, and is asked again when it has been loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -97,6 +97,25 @@ class Leaving(NamedTuple):
     rowids: Sequence[int]
 
 
+class Untold(NamedTuple):
+    """What the kernel must be told to forget: names in directories, attributes of inodes."""
+
+    names: list[tuple[int, bytes]]
+    inodes: list[int]
+
+
+class TreeState(NamedTuple):
+    """All that a tree needs to go on in another process under the same inodes."""
+
+    root: Attachment
+    numbers: Inodes[Attachment]
+    attached: int
+    generation: int
+    leaving: list[Leaving]
+    former: dict[int, Row]
+    untold: list[Untold]
+
+
 class Tree:
     """Nodes by inode and by name. To be used by one thread at a time, but for `attached` and `numbers`."""
 
@@ -108,9 +127,22 @@ class Tree:
         self.generation = 0  # grows whenever another revision is shown
         self.leaving: list[Leaving] = []  # until it is known which of them the kernel has
         self.former: dict[int, Row] = {}  # what is no more, by the inodes under which the kernel still has it
+        self.untold: list[Untold] = []
+        self.changed: Callable[[], None] = _nobody_asks  # called before anybody can learn of a new inode
         self._directories: dict[int, Directory] = {}
         self._link_groups: dict[tuple[bytes, PathKey], dict[int, int]] = {}
         self.root = self._attach(ROOT_INODE, None, b"", root)
+
+    def state(self) -> TreeState:
+        return TreeState(
+            self.root, self.numbers, self.attached, self.generation, self.leaving, self.former, self.untold
+        )
+
+    def resume(self, state: TreeState) -> None:
+        """Go on where another tree has ended. The root's catalog must have been loaded."""
+        self.root, self.numbers, self.attached, self.generation, self.leaving, self.former, self.untold = state
+        self.forget_places()
+        self._link_groups.clear()
 
     def node(self, inode: int) -> Node:
         if inode == ROOT_INODE:
@@ -247,8 +279,7 @@ class Tree:
         ref = self._catalogs.get(above.ref).mounted_at(path, mount)
         if ref is None:
             raise BadCatalog(str(above.ref), f"it does not say which catalog is mounted at {path!r}")
-        above.children[path] = attachment = self._attach(inode, above, path, ref)
-        return attachment
+        return self._attach(inode, above, path, ref)
 
     def _attach(self, inode: int, above: Attachment | None, path: bytes, ref: CatalogRef) -> Attachment:
         catalog = self._catalogs.get(ref)
@@ -256,7 +287,14 @@ class Tree:
         attachment = Attachment(inode, above, path, ref, catalog.prefix)
         attachment.numbering = self.numbers.number(attachment, catalog.last_rowid())
         self.attached += 1
+        if above is not None:
+            above.children[path] = attachment
+            self.changed()
         return attachment
+
+
+def _nobody_asks() -> None:
+    pass
 
 
 def _top(attachment: Attachment) -> Directory:

@@ -1,13 +1,29 @@
-"""Going on in the background, once the start has succeeded or failed in front of whoever started it."""
+"""Going on in the background, once the start has succeeded or failed in front of whoever started it.
+
+Two processes stay. The one that does the work may be killed, stopped or stuck; the other one, which does nothing but
+watch, then starts a new one in its place, in moments. So that whoever uses the mount notices nothing but a pause, it
+also holds the line to the kernel, which lives for as long as anybody holds it, and gives it to the new one.
+"""
 
 import os
+import select
+import signal
+import socket
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from ducc.errors import DuccError
 
-_READY = b"ready"
+_READY, _LINE, _ALIVE = b"ready", b"line", b"alive"
+BEAT_SECONDS = 5.0  # how often a worker that is well says so
+_LONGEST_SILENCE_SECONDS = 60.0  # then it is stuck, or was stopped, and is killed
+_SOON_SECONDS = 10.0  # a worker that ends sooner than this after its start ends for a reason that may last
+_LONGEST_PAUSE_SECONDS = 30.0
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StartFailed(DuccError):
@@ -18,10 +34,46 @@ class StartFailed(DuccError):
         self.exit_code = exit_code  # type: ignore[misc]  # of this failure, not of all
 
 
-def in_background(work: Callable[[Callable[[], None]], None], log_file: Path) -> None:
-    """Run *work* in a process of its own and return when it calls what it is given; else raise `StartFailed`.
+class Start:
+    """How a worker starts: alone, in front of whoever is told when it is ready."""
 
-    The new process has no terminal and writes to *log_file*. To be called while this one has no threads.
+    line: int | None = None  # to the kernel, left by a worker that was killed
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self.ready = ready
+
+    def keep(self, line: int) -> None:
+        """The line is open; should this process be killed, another one goes on."""
+
+    def alive(self) -> None:
+        """To be called every `BEAT_SECONDS` by the thread that answers."""
+
+
+class WatchedStart(Start):
+    """The start of a worker that is watched, through *channel*."""
+
+    def __init__(self, channel: socket.socket, line: int | None) -> None:
+        super().__init__(lambda: self._say(_READY))
+        self._channel, self.line = channel, line
+
+    def keep(self, line: int) -> None:
+        self._say(_LINE, line)
+
+    def alive(self) -> None:
+        self._say(_ALIVE)
+
+    def _say(self, word: bytes, *descriptors: int) -> None:
+        with suppress(OSError):  # nobody watches any more
+            socket.send_fds(self._channel, [word], descriptors)
+
+
+Work = Callable[[Start], None]
+
+
+def in_background(work: Work, log_file: Path) -> None:
+    """Run *work* in a process of its own, for as long as it is wanted; return when it is ready, or raise `StartFailed`.
+
+    The new processes have no terminal and write to *log_file*. To be called while this one has no threads.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -29,10 +81,10 @@ def in_background(work: Callable[[Callable[[], None]], None], log_file: Path) ->
     if child == 0:
         os.close(reading)
         _detach(log_file)
-        os._exit(_report(work, writing))
+        os._exit(_Watch(work, writing).run())
     os.close(writing)
-    with open(reading, "rb") as report:
-        message = report.read()
+    message = os.read(reading, 1 << 16)
+    os.close(reading)
     os.waitpid(child, 0)
     if message != _READY:
         code, _, text = message.decode(errors="replace").partition(" ")
@@ -51,25 +103,103 @@ def _detach(log_file: Path) -> None:
         os.dup2(replacement, descriptor)
 
 
-def _report(work: Callable[[Callable[[], None]], None], pipe: int) -> int:
-    """Do the work; tell the starting process through *pipe*, once, how the start went."""
-    reported = False
+class _Watch:
+    """Watches one worker after the other. *report* is a pipe to whoever has started all this, told once."""
 
-    def tell(message: bytes) -> None:
-        nonlocal reported
-        if not reported:
-            reported = True
-            os.write(pipe, message)
-            os.close(pipe)
+    def __init__(self, work: Work, report: int) -> None:
+        self._work, self._report = work, report
+        self._reported = False
+        self._line: int | None = None
+        self._worker = 0
+        self._ending = False
 
-    try:
-        work(lambda: tell(_READY))
-    except DuccError as error:
-        tell(f"{error.exit_code} {error}".encode())
-        print(f"ended: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except BaseException as error:  # noqa: BLE001 - nobody else is left to tell
-        tell(f"1 {type(error).__name__}: {error}".encode())
-        sys.excepthook(type(error), error, error.__traceback__)
-        return 1
-    return 0
+    def run(self) -> int:
+        """Return the exit status of the last worker: the one that was not killed."""
+        for number in _PASSED_ON:
+            signal.signal(number, self._pass_on)
+        pause = 0.0
+        while True:
+            started = time.monotonic()
+            status = self._run_one()
+            if (status >= 0 and (status == 0 or self._line is None)) or self._ending:
+                return max(status, 0)
+            pause = 0.0 if time.monotonic() - started > _SOON_SECONDS else min(2 * pause + 0.2, _LONGEST_PAUSE_SECONDS)
+            print(f"the process behind the mount has ended ({status}); starting another", file=sys.stderr, flush=True)
+            time.sleep(pause)
+            if self._ending:
+                return 0
+
+    def _run_one(self) -> int:
+        """Start a worker and wait for its end. Its status is negative if it was killed."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stderr.flush()
+        self._worker = os.fork()
+        if self._worker == 0:
+            ours.close()
+            for number in _PASSED_ON:
+                signal.signal(number, signal.SIG_DFL)
+            os._exit(self._do(WatchedStart(theirs, self._line)))
+        theirs.close()
+        with ours:
+            self._watch(ours)
+        worker, self._worker = self._worker, 0
+        _, status = os.waitpid(worker, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def _watch(self, channel: socket.socket) -> None:
+        """Hear what the worker says until it has ended, and kill it when it has said nothing for too long."""
+        ended = os.pidfd_open(self._worker)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(channel, select.POLLIN)
+        heard: float | None = None  # when it has last said to be alive; a start may take its time
+        while True:
+            ready = dict(poll.poll(BEAT_SECONDS * 1000))
+            if channel.fileno() in ready and (word := self._hear(channel)):
+                heard = time.monotonic() if word == _ALIVE else heard
+            elif ended in ready:
+                break
+            if heard is not None and time.monotonic() - heard > _LONGEST_SILENCE_SECONDS:
+                os.kill(self._worker, signal.SIGKILL)
+                heard = None
+        os.close(ended)
+
+    def _hear(self, channel: socket.socket) -> bytes:
+        try:
+            word, descriptors, _, _ = socket.recv_fds(channel, 64, 1)
+        except OSError:
+            return b""
+        if word == _LINE:
+            if self._line is not None:
+                os.close(self._line)
+            self._line = descriptors[0]
+        elif word == _READY:
+            self._tell(_READY)
+        return word
+
+    def _do(self, start: Start) -> int:
+        """The worker: do the work; how it ended is told to who started it if that is still waiting."""
+        try:
+            self._work(start)
+        except DuccError as error:
+            self._tell(f"{error.exit_code} {error}".encode())
+            print(f"ended: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+        except BaseException as error:  # noqa: BLE001 - nobody else is left to tell
+            self._tell(f"1 {type(error).__name__}: {error}".encode())
+            sys.excepthook(type(error), error, error.__traceback__)
+            return 1
+        return 0
+
+    def _tell(self, message: bytes) -> None:
+        if not self._reported:
+            self._reported = True
+            with suppress(OSError):
+                os.write(self._report, message)
+            os.close(self._report)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._ending = self._ending or number != signal.SIGHUP
+        with suppress(ProcessLookupError):
+            if self._worker:
+                os.kill(self._worker, number)

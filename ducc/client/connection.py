@@ -16,7 +16,8 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from enum import IntEnum
@@ -35,6 +36,7 @@ _BUFFER_BYTES = 128 * 1024  # no request is larger, since nothing is written
 _BACKGROUND = 64  # reads ahead that the kernel may have waiting
 _PAGES = 256  # of one read
 _DISK_THREADS, _NETWORK_THREADS = 16, 64
+_BEAT_SECONDS = 5.0
 _KILLED = 1 << (signal.SIGKILL - 1)
 _UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.DESTROY})
 
@@ -109,8 +111,10 @@ def _received(ours: socket.socket) -> int:
 class Connection:
     """Answers by *answerer* what comes over the line *descriptor*, which stays the caller's."""
 
-    def __init__(self, descriptor: int, answerer: Answerer) -> None:
-        self._descriptor, self._answerer = descriptor, answerer
+    def __init__(self, descriptor: int, answerer: Answerer, alive: Callable[[], None] = lambda: None) -> None:
+        """*alive* is called every few seconds, as long as requests are read."""
+        self._descriptor, self._answerer, self._alive = descriptor, answerer, alive
+        self._alive_at = 0.0
         os.set_blocking(descriptor, False)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
@@ -134,6 +138,7 @@ class Connection:
                 size = os.readv(self._descriptor, [buffer])
             except BlockingIOError:
                 self._wait()
+                self._beat()
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return  # unmounted
@@ -143,6 +148,7 @@ class Connection:
                 if size == 0:
                     return
                 self._take(wire.request(buffer, size))
+                self._beat()
 
     def end(self) -> None:
         """Let `serve` return; may be called by any thread."""
@@ -174,7 +180,13 @@ class Connection:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        poll.poll()
+        poll.poll(_BEAT_SECONDS * 1000)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._alive_at >= _BEAT_SECONDS:
+            self._alive_at = now
+            self._alive()
 
     def _take(self, request: Request) -> None:
         if request.operation in _UNANSWERED:

@@ -18,14 +18,15 @@ from functools import partial
 from pathlib import Path
 
 from ducc.client import control, wire
+from ducc.client.background import Start
 from ducc.client.cache import Cache
 from ducc.client.connection import Connection, mount
 from ducc.client.fuse import Mounted
-from ducc.client.mountpoint import MountFailed, claimed, detach, mounted_at, read_more_ahead
+from ducc.client.magic import Magic
+from ducc.client.mountpoint import MOUNT_TYPE, MountFailed, claimed, detach, mounted_at, read_more_ahead, state_path
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.orders import Orders
-from ducc.client.refresh import Plan
-from ducc.client.repository import Repository
+from ducc.client.repository import CannotResume, Repository
 from ducc.errors import DuccError
 
 log = logging.getLogger(__name__)
@@ -36,31 +37,59 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # names of settings in malloc.h
 _LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
 
 
-def run_mount(settings: MountSettings, ready: Callable[[], None]) -> None:
-    """Mount and answer until unmounted; *ready* is called when the kernel may ask."""
+def run_mount(settings: MountSettings, start: Start) -> None:
+    """Mount, or go on where a killed process has left a mount, and answer until it is unmounted."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     _give_memory_back()
     _allow_many_files()
     with claimed(settings.mountpoint):
-        cache = Cache(settings.cache_directory, settings.cache_limit_bytes)
+        cache = Cache(settings.cache_directory, settings.cache_limit_bytes, settings.preloaded)
         repository, head = open_repository(settings, cache, _now)
         orders = Orders(settings, repository, head, cache)
         with closing(repository), control.answering(settings.mountpoint, orders.answer):
-            line = _mount(settings)
+            line = _line(settings, repository, start)
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
-            connection = Connection(line, Mounted(repository, cache, settings.view))
-            _answer(settings, repository, connection, ready)
+            mounted = Mounted(repository, cache, settings.view, Magic(settings, repository, head))
+            connection = Connection(line, mounted, start.alive)
+            if line == start.line:
+                connection.take_over()
+            _answer(settings, repository, connection, start.ready)
             os.close(line)
+            state_path(settings.mountpoint).unlink(missing_ok=True)
     log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)
+
+
+def _line(settings: MountSettings, repository: Repository, start: Start) -> int:
+    """The line to the kernel: what a killed process has left, or that of a new mount."""
+    state = state_path(settings.mountpoint)
+    line = start.line
+    if line is not None:
+        try:
+            repository.resume(state)
+        except CannotResume as error:
+            log.warning("what is open on the old mount is lost, mounting anew: %s", error)
+            detach(settings.mountpoint)
+            os.close(line)  # the last one but the watching process's, which it gives up for the new one
+            line = None
+    if line is None:
+        line = _mount(settings)
+        start.keep(line)
+    repository.keep_state_in(state)
+    return line
 
 
 def _mount(settings: MountSettings) -> int:
     """Mount, and return the line to the kernel."""
     if settings.cache_directory.resolve().is_relative_to(settings.mountpoint):
         raise MountFailed(f"the cache {settings.cache_directory} would be hidden by the mount: choose another place")
-    if mounted_at(settings.mountpoint):  # asked first, since what is mounted may not answer
+    mounted = mounted_at(settings.mountpoint)  # asked first, since what is mounted may not answer
+    if mounted is not None and mounted.type == MOUNT_TYPE:
+        log.warning("taking away a mount that nobody answers any more: at=%s", settings.mountpoint)
+        detach(settings.mountpoint)  # whoever was behind it would hold the lock that we hold
+        mounted = mounted_at(settings.mountpoint)
+    if mounted is not None:
         raise MountFailed(f"something is mounted at {settings.mountpoint} already; see ducc umount")
     if not settings.mountpoint.is_dir():
         raise MountFailed(f"{settings.mountpoint} is not a directory")
@@ -70,19 +99,19 @@ def _mount(settings: MountSettings) -> int:
     return mount(settings.mountpoint, options)
 
 
-def _answer(
-    settings: MountSettings, repository: Repository, connection: Connection, ready: Callable[[], None]
-) -> None:
+def _answer(settings: MountSettings, repository: Repository, connection: Connection, ready: Callable[[], None]) -> None:
     try:
-        start = partial(_start, settings.mountpoint, ready)
+        start = partial(_start, repository, connection, settings.mountpoint, ready)
         asyncio.run(_answer_and_follow(settings, repository, connection, start))
     finally:
         connection.close()
         detach(settings.mountpoint)
 
 
-def _start(mountpoint: Path, ready: Callable[[], None]) -> None:
+def _start(repository: Repository, connection: Connection, mountpoint: Path, ready: Callable[[], None]) -> None:
     """See the mount answer, tune it, and tell whoever waits. Not for the thread that answers."""
+    if repository.tree.untold:
+        _make_kernel_forget(repository, connection)
     os.statvfs(mountpoint)
     read_more_ahead(mountpoint)  # the kernel's first question would undo it
     ready()
@@ -135,21 +164,22 @@ async def _refresh(repository: Repository, connection: Connection, threads: Thre
     plan = await run(repository.plan, manifest)
     while not repository.apply(plan, manifest):
         plan = await run(repository.plan, manifest)
-    await run(_make_kernel_forget, repository, connection, plan)
+    await run(_make_kernel_forget, repository, connection)
     log.info("new revision: fqrn=%s revision=%d changes=%d", manifest.fqrn, manifest.revision, len(plan.names))
 
 
-def _make_kernel_forget(repository: Repository, connection: Connection, plan: Plan) -> None:
+def _make_kernel_forget(repository: Repository, connection: Connection) -> None:
     """Listings after names: whoever is listing a directory meanwhile is waited for by the names.
 
     Blocks while a name is being looked up, so it must not run where the look-ups are answered.
     """
-    for inode, name in plan.names:
-        connection.notify(wire.forget_name(inode, name))
-    for inode in {directory for directory, _ in plan.names}:
-        connection.notify(wire.forget_inode(inode, content=True))
-    for inode in plan.inodes:
-        connection.notify(wire.forget_inode(inode, content=False))
+    for names, inodes in list(repository.tree.untold):
+        for inode, name in names:
+            connection.notify(wire.forget_name(inode, name))
+        for inode in {directory for directory, _ in names}:
+            connection.notify(wire.forget_inode(inode, content=True))
+        for inode in inodes:
+            connection.notify(wire.forget_inode(inode, content=False))
     repository.let_go(lambda inode: connection.notify(wire.forget_inode(inode, content=False)))
 
 

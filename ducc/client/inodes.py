@@ -60,6 +60,13 @@ class Inodes(Generic[Owner]):
         self._next = _FIRST
         self._lock = Lock()
 
+    def __getstate__(self) -> tuple[list[int], list[Owner], int]:
+        return self._firsts, self._owners, self._next
+
+    def __setstate__(self, state: tuple[list[int], list[Owner], int]) -> None:
+        self._firsts, self._owners, self._next = state
+        self._lock = Lock()
+
     def owner(self, inode: int) -> Owner | None:
         """Whose span the number lies in; the owner's numbering knows which row it is."""
         at = bisect_right(self._firsts, inode) - 1

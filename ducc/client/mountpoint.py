@@ -124,6 +124,11 @@ def control_path(directory: Path) -> Path:
     return _lock_path(directory).with_suffix(".socket")
 
 
+def state_path(directory: Path) -> Path:
+    """Where the process behind a mount keeps what its successor needs."""
+    return _lock_path(directory).with_suffix(".state")
+
+
 def _lock_path(directory: Path) -> Path:
     name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
     return _run_time_directory() / f"{name}.lock"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ducc.catalog.reader import Catalog, Mount
 from ducc.catalog.schema import CatalogRef
-from ducc.client.attachments import Attachment, Leaving, Tree
+from ducc.client.attachments import Attachment, Leaving, Tree, Untold
 from ducc.client.catalogs import Catalogs
 from ducc.client.changes import Changes, compare
 from ducc.client.inodes import ROOT_INODE, Numbering
@@ -44,6 +44,7 @@ class Plan:
             return False
         tree.generation += 1
         tree.leaving += self.leaving
+        tree.untold.append(Untold(self.names, self.inodes))
         for attachment, ref, prefix, numbering in self.successions:
             attachment.succeed(tree.generation, ref, prefix, numbering)
         for gone in self.departures:
@@ -52,6 +53,7 @@ class Plan:
             for attachment in gone.everything():
                 tree.numbers.forget(attachment)
         tree.forget_places()
+        tree.changed()
         return True
 
 

@@ -3,9 +3,12 @@
 The mount asks by inode, through `tree`; programs ask by path. Whoever asks by path waits for what has to be fetched.
 """
 
+import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
@@ -23,12 +26,24 @@ from ducc.client.refresh import Plan, plan_refresh
 from ducc.cvmfs.entry import Chunk, Entry
 from ducc.cvmfs.manifest import Manifest
 from ducc.cvmfs.objectname import ObjectName, Suffix
+from ducc.errors import DuccError
 from ducc.storage.base import ReadableStore
+
+log = logging.getLogger(__name__)
 
 _LISTED_AT_ONCE = 1000
 
 Question = ParamSpec("Question")
 Answer = TypeVar("Answer")
+
+
+class CannotResume(DuccError):
+    """It is not known any more what the kernel knows under which inodes."""
+
+    exit_code = 71
+
+    def __init__(self, path: Path, reason: Exception) -> None:
+        super().__init__(f"{path}: {type(reason).__name__}: {reason}")
 
 
 class Repository:
@@ -72,9 +87,10 @@ class Repository:
     def apply(self, plan: Plan, manifest: Manifest) -> bool:
         """Show the revision that *plan* was made for; False if the plan has been overtaken: make another."""
         with self.lock:
+            before, self.manifest = self.manifest, manifest
             if not plan.apply(self.tree):
+                self.manifest = before
                 return False
-            self.manifest = manifest
             self.catalogs.keep_only(self.tree.catalogs_in_use())
         return True
 
@@ -89,7 +105,9 @@ class Repository:
                     self._remember(one, rowid, inode)
         with self.lock:
             del self.tree.leaving[: len(leaving)]
+            self.tree.untold.clear()
             self.catalogs.keep_only(self.tree.catalogs_in_use())
+            self.tree.changed()
 
     def _remember(self, one: Leaving, rowid: int, inode: int) -> None:
         row = self._wait(self.tree.row_of, one, rowid)
@@ -111,6 +129,29 @@ class Repository:
             pass
         self.let_go(lambda _: False)
         return True
+
+    # --- going on where another process was killed -------------------------------------------
+
+    def keep_state_in(self, path: Path) -> None:
+        """From now on, keep in *path* what the next process needs to answer for the same inodes."""
+        self.tree.changed = lambda: _keep(path, pickle.dumps((self.manifest, self.tree.state())))
+        with self.lock:
+            self.tree.changed()
+
+    def resume(self, path: Path) -> None:
+        """Show the revision that another process has shown, under its inodes.
+
+        Only the owner of the run-time directory can write there. Raises `CannotResume`.
+        """
+        try:
+            manifest, state = pickle.loads(path.read_bytes())  # noqa: S301 - see above
+            self.catalogs.load(_root_of(manifest))
+        except Exception as error:
+            raise CannotResume(path, error) from error
+        with self.lock:
+            self.tree.resume(state)
+            self.manifest = manifest
+            self.catalogs.keep_only(self.tree.catalogs_in_use())
 
     # --- asking by path ---------------------------------------------------------------------
 
@@ -165,6 +206,17 @@ def pieces(entry: Entry) -> list[Wanted]:
 
 def piece(entry: Entry, chunk: Chunk) -> Wanted:
     return Wanted(ObjectName(chunk.digest, Suffix.CHUNK), chunk.size, entry.compression)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """All of it or nothing; rather nothing than what is no longer true."""
+    new = path.with_suffix(".new")
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    except OSError as error:
+        log.warning("a successor could not go on from here: file=%s reason=%s", path, error)
+        path.unlink(missing_ok=True)
 
 
 def _root_of(manifest: Manifest) -> CatalogRef:
