@@ -107,7 +107,7 @@ def _propose(fqrn: str, wishes: Wishes, registry: Registry, arguments: argparse.
 
 def _planned(step: Step) -> dict[str, str]:
     if isinstance(step, GiveUp):
-        return {"image": step.wish, "plan": "fail", "error": str(step.error)}
+        return {"image": step.wish, "plan": "fail", "error": step.reason}
     return {"image": str(step.reference), "plan": "convert" if isinstance(step, Convert) else "keep"}
 
 

@@ -16,9 +16,9 @@ from ducc.convert.plan import GiveUp, images_of
 from ducc.convert.stop import Stop, Threads
 from ducc.daemon.prune import Fate, Plan, Verdict, Wished, plan_prune, plan_undo
 from ducc.daemon.status import shown_time
-from ducc.errors import BadInput, DuccError
+from ducc.errors import BadInput
 from ducc.image.reference import Reference
-from ducc.publish.changes import to_json_bytes
+from ducc.publish.changes import Change, to_json_bytes
 from ducc.publish.commit import commit_decided
 from ducc.publish.keys import KeyDirectory
 from ducc.publish.repository import Head, Repository
@@ -60,13 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
     for text in arguments.wishlists:
         wishlist = _read(text)
         by_repository[wishlist.fqrn].append(wishlist)
-    results = []
+    results, plans = [], dict[str, Plan]()
     for fqrn, lists in by_repository.items():
         repository = options.open_repository(arguments.storage, fqrn)
-        done = _undo(repository, arguments) if arguments.undo else _prune(repository, lists, arguments)
-        results.append(done)
+        if arguments.undo:
+            results.append(_undo(repository, arguments))
+        else:
+            plans[fqrn], values = _prune(repository, lists, arguments)
+            results.append(values)
     if arguments.json:
         sys.stdout.buffer.write(to_json_bytes({"repositories": results}))
+    for fqrn, plan in plans.items():
+        plan.check_share(fqrn, arguments.most)  # of what is only shown, after it was
     return 0
 
 
@@ -91,29 +96,30 @@ def _undo(repository: Repository, arguments: argparse.Namespace) -> dict[str, An
     return {"repository": repository.fqrn, "revision": head.manifest.revision, "undone": str(image)}
 
 
-def _prune(repository: Repository, lists: Sequence[Wishlist], arguments: argparse.Namespace) -> dict[str, Any]:
+def _prune(
+    repository: Repository, lists: Sequence[Wishlist], arguments: argparse.Namespace
+) -> tuple[Plan, dict[str, Any]]:
     wishes = [wish for one in lists for wish in one.wishes]
     wished = _ask(wishes, options.open_registry(arguments.registries))
     now = int(time.time())
-    plan = Plan()
-
-    def decide(base: Head) -> Plan:
-        nonlocal plan
-        plan = plan_prune(repository, base, wished, now, arguments.grace, arguments.most)
-        return plan
-
     before = repository.head()
+    plan = plan_prune(repository, before, wished, now, arguments.grace)
+
+    def decide(base: Head) -> Sequence[Change] | None:
+        nonlocal plan
+        plan = plan_prune(repository, base, wished, now, arguments.grace)
+        plan.check_share(repository.fqrn, arguments.most)
+        return plan.changes or None
+
+    after = before
     if arguments.apply:
         keys = KeyDirectory(arguments.keys, repository.fqrn).load()
         with repository.store.session():
-            after = commit_decided(repository, keys, lambda base: decide(base).changes or None)
-    else:
-        decide(before)
-        after = before
+            after = commit_decided(repository, keys, decide)
     revision = after.manifest.revision if after.raw != before.raw else None
     if not arguments.json:
         _print(repository.fqrn, plan, revision, arguments.apply)
-    return _values(repository.fqrn, plan, revision)
+    return plan, _values(repository.fqrn, plan, revision)
 
 
 def _ask(wishes: Sequence[Wish], registry: Registry) -> Wished:
@@ -124,14 +130,10 @@ def _ask(wishes: Sequence[Wish], registry: Registry) -> Wished:
             for one in answer.result():
                 if isinstance(one, GiveUp):
                     unanswered.append(wish)
-                    print(f"ducc: {one.wish}: {_reason(one.error, one.wish)}", file=sys.stderr)
+                    print(f"ducc: {one.wish}: {one.reason}", file=sys.stderr)
                 else:
                     images.add(layout.public_link(one.reference))
     return Wished(frozenset(images), tuple(wishes), tuple(unanswered))
-
-
-def _reason(error: DuccError, wish: str) -> str:
-    return str(error).removeprefix(f"{wish}: ")
 
 
 def _print(fqrn: str, plan: Plan, revision: int | None, applied: bool) -> None:

@@ -59,6 +59,11 @@ class GiveUp:
     error: DuccError
     ignored: bool = False
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the wish, which is said before."""
+        return str(self.error).removeprefix(f"{self.wish}: ")
+
 
 Step = Convert | Keep | GiveUp
 T = TypeVar("T")

@@ -31,7 +31,7 @@ class TooManyRemovals(DuccError):
 
     def __init__(self, fqrn: str, what: str, number: int, of: int, most: float) -> None:
         share = f"{number} of {of} images"
-        super().__init__(f"{fqrn}: {share} would be {what}, more than {most:.0%}; nothing was changed (--most)")
+        super().__init__(f"{fqrn}: {share} would be {what}, more than {most:.0%}: nothing is changed (--most)")
 
 
 class NotScheduled(BadInput):
@@ -86,9 +86,16 @@ class Plan:
     def of(self, *fates: Fate) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.fate in fates]
 
+    def check_share(self, fqrn: str, most: float) -> None:
+        """Raise `TooManyRemovals` if more than that share of the images would be scheduled, or removed."""
+        for fate in (Fate.SCHEDULED, Fate.REMOVED):
+            number, total = len(self.of(fate)), len(self.verdicts)
+            if number > most * total:
+                raise TooManyRemovals(fqrn, fate, number, total, most)
 
-def plan_prune(repository: Repository, head: Head, wished: Wished, now: int, grace_seconds: float, most: float) -> Plan:
-    """Decide on every image of a revision. Raises `TooManyRemovals`, and what reading the records raises."""
+
+def plan_prune(repository: Repository, head: Head, wished: Wished, now: int, grace_seconds: float) -> Plan:
+    """Decide on every image of a revision. Raises what reading the records raises."""
     images = _Images(repository, head)
     schedule = Schedule.read(Published(repository, head))
     plan, removals = Plan(), dict[str, Removal]()
@@ -98,10 +105,6 @@ def plan_prune(repository: Repository, head: Head, wished: Wished, now: int, gra
         plan.verdicts.append(verdict)
         if after is not None:
             removals[str(reference)] = after
-    for fate in (Fate.SCHEDULED, Fate.REMOVED):
-        number, total = len(plan.of(fate)), len(plan.verdicts)
-        if number > most * total:
-            raise TooManyRemovals(repository.fqrn, fate, number, total, most)
     plan.changes = images.without({verdict.image for verdict in plan.of(Fate.REMOVED)})
     plan.changes += schedule.changes(Schedule(removals))
     return plan

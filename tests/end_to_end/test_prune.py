@@ -1,6 +1,7 @@
 """`ducc prune` with a real registry: what goes, what stays, and that the repository is whole afterwards."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -205,6 +206,11 @@ def test_more_than_the_share_is_refused_whole(desk, most):
     before = desk.made.files()
     done = desk.prune("--apply", "--most", most, status=91)
     assert done.stderr.startswith("ducc: images.ducc.test: 2 of 4 images would be scheduled")
+    assert done.stdout == ""
+    shown = desk.prune("--most", most, status=91)
+    fates = {one["image"]: one["fate"] for one in shown.json["repositories"][0]["images"]}
+    assert Counter(fates.values()) == {"kept": 2, "scheduled": 2}  # what an operator has to look at
+    assert shown.stderr == done.stderr
     assert desk.made.files() == before
 
 

@@ -141,3 +141,10 @@ def test_a_fault_of_ours_in_one_wish_costs_no_other(table: Desk, monkeypatch, ca
     assert isinstance(second, GiveUp)
     assert "ZeroDivisionError" in str(second.error)
     assert "unexpected failure" in caplog.text
+
+
+def test_what_is_given_up_says_why_without_saying_twice_what():
+    wish = "https://registry.example.org/a:1"
+    assert (
+        GiveUp(wish, NoSuchImage(f"{wish}: the registry has no such image")).reason == "the registry has no such image"
+    )
