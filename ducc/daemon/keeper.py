@@ -154,6 +154,8 @@ class Keeper:
             self._asked.setdefault(wish.reference.registry, _Question([], order.hurry)).wishes.append(wish)
         broken = [wish for one in order.lists for wish in one.broken]
         states = [transitions.broken(self._images.get(transitions.place_of(wish)), wish, now) for wish in broken]
+        for state in states:
+            self._log_change(self._images.get(state.image), state)
         self._images |= {state.image: state for state in states}
         self._note_unlisted(order, {state.image for state in states})
         self._state.save(self._images.values())
