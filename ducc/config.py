@@ -5,6 +5,8 @@ command line wins over the environment, the environment over the file.
 """
 
 import argparse
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ PREFIX = "DUCC_"
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Return what a configuration file (YAML, one mapping of setting to value) says."""
+    """Return what a configuration file (YAML, one mapping of setting to value) says. Not everybody may change it."""
     try:
-        values = yaml.safe_load(path.read_bytes())
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+                raise BadInput(f"{path}: everybody may change it: chmod o-w it")
+            values = yaml.safe_load(file)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: can't be used as configuration: {reason}") from error
