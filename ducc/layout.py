@@ -5,6 +5,7 @@
     /.layers/<aa>/<layer digest>/layerfs/             one layer, as overlayfs wants it
     /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
+    /.metadata/.removals.json                         what is to be removed, and when
 
 An image that is published for several platforms has one *build* for each, and a public link that clients expand:
 
@@ -30,6 +31,7 @@ LAYERS = b"/.layers"
 FLAT = b"/.flat"
 METADATA = b"/.metadata"
 MULTIARCH = b"/.multiarch"
+REMOVALS = METADATA + b"/.removals.json"  # no registry's name begins with a dot
 EVERY_CLIENT = ""  # the build of an image that is published for one platform
 
 BUILD_ALIASES: Mapping[str, str] = {

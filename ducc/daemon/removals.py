@@ -1,8 +1,8 @@
 """Which images are to be removed, and when: published in the repository itself, so that everybody can know.
 
-    /.metadata/.removals.json     {"removals": {"<image>": {"since": <unix seconds>, "due": <unix seconds>}}}
+    {"removals": {"<image>": {"since": <unix seconds>, "due": <unix seconds>}}}
 
-No registry's name begins with a dot, so nothing else can want that path.
+is the file; where it lies says `ducc/layout.py`.
 """
 
 import json
@@ -13,8 +13,6 @@ from ducc import layout
 from ducc.convert.published import Published
 from ducc.convert.record import UnreadableRecord
 from ducc.publish.changes import Change, PutFile, Remove, to_json_bytes
-
-REMOVALS = layout.METADATA + b"/.removals.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +32,18 @@ class Schedule:
     @classmethod
     def read(cls, published: Published) -> "Schedule":
         """What a revision says. Raises `UnreadableRecord`."""
-        data = published.file(REMOVALS)
+        data = published.file(layout.REMOVALS)
         try:
             removals = json.loads(data)["removals"] if data is not None else {}
             return cls({str(image): Removal(int(one["since"]), int(one["due"])) for image, one in removals.items()})
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise UnreadableRecord(REMOVALS) from error
+            raise UnreadableRecord(layout.REMOVALS) from error
 
     def changes(self, after: "Schedule") -> list[Change]:
         """What makes this schedule that one."""
         if after.removals == self.removals:
             return []
         if not after.removals:
-            return [Remove(REMOVALS)]
+            return [Remove(layout.REMOVALS)]
         removals = {image: asdict(removal) for image, removal in after.removals.items()}
-        return [PutFile(REMOVALS, to_json_bytes({"removals": removals}))]
+        return [PutFile(layout.REMOVALS, to_json_bytes({"removals": removals}))]

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from ducc.daemon.removals import REMOVALS, Removal, Schedule
+from ducc import layout
+from ducc.daemon.removals import Removal, Schedule
 from ducc.logs import JsonLines
 from ducc.publish.changes import PutFile
 from ducc.publish.commit import commit, commit_decided
@@ -40,7 +41,7 @@ def test_a_schedule_says_what_was_written(number):
 
     class Repository:
         def file(self, path):
-            written = [change for change in Schedule({}).changes(schedule) if change.path == path == REMOVALS]
+            written = [change for change in Schedule({}).changes(schedule) if change.path == path == layout.REMOVALS]
             return written[0].data if written else None
 
     assert Schedule.read(Repository()) == schedule
