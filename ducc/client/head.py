@@ -21,6 +21,7 @@ from ducc.client.pin import NoSuchRevision, Pin
 from ducc.cvmfs.manifest import Manifest, ManifestMalformed, WrongRepository
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.cvmfs.signature import verify_manifest
+from ducc.cvmfs.whitelist import Whitelist
 from ducc.errors import DuccError
 from ducc.storage.base import MANIFEST, WHITELIST, ReadableStore, StoreUnavailable
 
@@ -150,7 +151,7 @@ class Head:
             raise ManifestMalformed("it names no certificate")
         pem = self._content(certificate, Suffix.CERTIFICATE)
         manifest = verify_manifest(
-            raw, pem, self._read(WHITELIST), self._master_keys, self._fqrn, self._clock(), newest_seen
+            raw, pem, self._read(WHITELIST, self._allows), self._master_keys, self._fqrn, self._clock(), newest_seen
         )
         self._blacklist.check(manifest, pem)
         return manifest
@@ -167,6 +168,10 @@ class Head:
         found = Manifest.parse(raw).fqrn
         if found != self._fqrn:
             raise WrongRepository(self._fqrn, found)
+
+    def _allows(self, raw: bytes) -> None:
+        """Raise what is wrong with a whitelist; a server that lags behind has an expired one, another a good one."""
+        Whitelist.verify(raw, self._master_keys, self._fqrn, self._clock())
 
     def _read(self, name: str, check: Callable[[bytes], None] | None = None) -> bytes:
         if check and isinstance(self._store, CheckingFiles):

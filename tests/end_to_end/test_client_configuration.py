@@ -282,7 +282,8 @@ def test_a_mount_whose_process_is_gone_is_said_to_be_so(configured: Configured) 
     site = configured.site
     site.publish(some_files(site))
     configured.mount()
-    os.kill(site.daemon(), signal.SIGKILL)
+    for process in site.processes():  # first the one that would start another
+        os.kill(process, signal.SIGKILL)
     assert "does not answer" in configured.client("status", site.root, status=58)
     site.ducc("umount", site.root)
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from ducc.client.pin import NoSuchRevision, Pin
 from ducc.cvmfs.manifest import Manifest
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.cvmfs.signature import load_certificate
-from ducc.cvmfs.whitelist import fingerprint
-from ducc.errors import BadInput
-from ducc.storage.base import MANIFEST, StoreUnavailable
+from ducc.cvmfs.whitelist import WhitelistExpired, fingerprint
+from ducc.errors import BadInput, DuccError
+from ducc.storage.base import MANIFEST, WHITELIST, StoreUnavailable
 from ducc.storage.memory import MemoryStore
 from tests import signing
 from tests.unit.client.publisher import Publisher
@@ -54,6 +55,44 @@ def head(store: Shy, directory: Path, pin: Pin | None = None, blacklist: Blackli
         signing.FQRN, store, Fetcher(store, Cache(directory)), [keys.master_public_key], lambda: signing.NOW,
         breadcrumbs=Breadcrumbs(directory, signing.FQRN), pin=pin, blacklist=blacklist,
     )  # fmt: skip
+
+
+class Two(Shy):
+    """Two servers that differ in root files: what the first has is `lagging`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lagging: dict[str, bytes] = {}
+
+    def read_file_checked(self, name: str, check: Callable[[bytes], None]) -> bytes | None:
+        for files in (self.lagging, self.files):
+            if name in files:
+                try:
+                    check(files[name])
+                    return files[name]
+                except DuccError as error:
+                    wrong = error
+        raise wrong
+
+
+# --- several servers -------------------------------------------------------------------------
+
+
+def test_what_one_server_has_wrong_is_asked_of_another(tmp_path: Path) -> None:
+    store = Two()
+    publisher = Publisher(store)
+    published = publisher.publish({})
+    other = Publisher(MemoryStore(), now=signing.NOW - timedelta(days=60))
+    store.lagging = {
+        MANIFEST: b"<html>",
+        WHITELIST: other.store.read_file(WHITELIST) or b"",  # expired
+    }
+    assert head(store, tmp_path).first() == published
+    store.lagging[MANIFEST] = store.files[MANIFEST].replace(signing.FQRN.encode(), b"another.one")
+    assert head(store, tmp_path).first() == published
+    store.files[WHITELIST] = store.lagging[WHITELIST]
+    with pytest.raises(WhitelistExpired):
+        head(store, tmp_path).first()
 
 
 # --- off-line, and back ----------------------------------------------------------------------
