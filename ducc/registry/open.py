@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ducc.registry.client import Registry
-from ducc.registry.settings import RegistriesSettings, read_settings
+from ducc.registry.settings import RegistriesSettings
+from ducc.registry.settingsfile import read_settings
 
 
 def open_registry(settings: Path | None, environ: Mapping[str, str]) -> Registry:

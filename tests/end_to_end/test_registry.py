@@ -14,7 +14,8 @@ from ducc.image.platform import NoSuchPlatform, Platform
 from ducc.image.reference import Reference
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import AccessDenied, Credential, Credentials
-from ducc.registry.settings import RegistriesSettings, read_settings
+from ducc.registry.settings import RegistriesSettings
+from ducc.registry.settingsfile import read_settings
 from ducc.transport import Transport
 from ducc.wishlist.expand import expand
 from tests import builders

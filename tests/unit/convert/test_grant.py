@@ -26,7 +26,7 @@ from ducc.publish.repository import Repository
 from ducc.publish.settings import RepositorySettings
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import AccessDenied, Credentials
-from ducc.registry.settings import read_settings
+from ducc.registry.settingsfile import read_settings
 from ducc.storage.open import open_store
 from ducc.transport import Transport
 from tests import builders

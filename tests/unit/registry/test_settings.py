@@ -5,7 +5,8 @@ import pytest
 from ducc.image.reference import Reference
 from ducc.registry.area import Area
 from ducc.registry.credentials import AccessDenied, MalformedCredentials
-from ducc.registry.settings import Budget, MalformedSettings, RegistriesSettings, read_settings
+from ducc.registry.settings import Budget, RegistriesSettings
+from ducc.registry.settingsfile import MalformedSettings, read_settings
 from ducc.transport import Reach
 
 FULL = """\
