@@ -4,6 +4,7 @@ containerd's own suite says the same in Go (`tests/end_to_end/test_containerd_su
 does not ask for: hostile labels, layers that come and go, kills, and crowds.
 """
 
+import itertools
 import os
 import random
 import stat
@@ -19,6 +20,7 @@ import pytest
 
 from tests.needs import need_root
 from tests.snapshotter import (
+    PROGRAM,
     Client,
     Program,
     mounted,
@@ -384,14 +386,12 @@ def test_directories_of_nobody_go_and_state_of_others_is_never_touched(program: 
 
 
 def test_a_second_snapshotter_takes_neither_socket_nor_state(program: Program, tmp_path: Path) -> None:
-    second = Program(program.directory, program.repositories)
-    with pytest.raises(AssertionError), program.client() as client:  # the first one answers at the socket meanwhile
-        second.start()
-        assert second.process is not None
-        assert second.process.wait(30) == 0
-        client.stat("x")
-    assert second.process is not None
-    assert second.process.returncode == 110
+    for place, status in ((["--root", tmp_path / "other"], 111), (["--address", tmp_path / "other.sock"], 110)):
+        command = [PROGRAM, "--config", program.directory / "config.toml", *place]
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == status
+        assert len(second.stderr.splitlines()) == 1
+        assert "another" in second.stderr
     with program.client() as client:
         assert client.names() == []
 
@@ -399,20 +399,19 @@ def test_a_second_snapshotter_takes_neither_socket_nor_state(program: Program, t
 def test_of_many_who_want_a_key_one_gets_it(client: Client, repository: Path, program: Program) -> None:
     publish(repository, LAYER)
     adopt(client)
-    won: list[int] = []
 
-    def attempt(number: int) -> None:
+    def attempt(number: int) -> grpc.StatusCode | None:
         try:
             client.prepare("wanted", parent=CHAIN)
         except grpc.RpcError as error:
-            assert error.code() == EXISTS
-        else:
-            won.append(number)
-            client.remove("wanted")
+            return error.code()
+        client.remove("wanted")
+        return None
 
     with ThreadPoolExecutor(32) as crowd:
-        list(crowd.map(attempt, range(200)))
-    assert won
+        outcomes = set(crowd.map(attempt, range(200)))
+    assert None in outcomes
+    assert outcomes <= {None, EXISTS}
     assert client.names() == [CHAIN]
     client.cleanup()
     assert sorted(os.listdir(program.root / "snapshots")) == ["0", "1"]
@@ -436,7 +435,8 @@ def test_killed_at_any_moment_it_comes_back_with_all_it_said_was_done(program: P
         killer = threading.Timer(chance.uniform(0.02, 0.3), program.kill)
         killer.start()
         with program.client() as client:
-            _work_until_killed(client, f"r{round_}", done)
+            ended = _work_until_killed(client, f"r{round_}", done)
+        assert ended in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         killer.join()
         program.start()
         with program.client() as client:
@@ -452,10 +452,10 @@ def test_killed_at_any_moment_it_comes_back_with_all_it_said_was_done(program: P
         assert set(os.listdir(program.root / "snapshots")) == numbers  # the start has cleaned up already
 
 
-def _work_until_killed(client: Client, prefix: str, done: dict[str, bool]) -> None:
-    """Whatever was answered stands in *done* (name: is it there?); what was not answered may be either way."""
+def _work_until_killed(client: Client, prefix: str, done: dict[str, bool]) -> grpc.StatusCode:
+    """Why it ended. What was answered stands in *done* (name: is it there?); what was not, may be either way."""
     try:
-        for number in range(10_000):
+        for number in itertools.count():
             name = f"{prefix}-{number}"
             client.prepare(f"{name}-active")
             done[f"{name}-active"] = True
@@ -469,7 +469,7 @@ def _work_until_killed(client: Client, prefix: str, done: dict[str, bool]) -> No
                 client.remove(f"{name}-on")
                 done[f"{name}-on"] = False
     except grpc.RpcError as error:
-        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        return error.code()
 
 
 # --- the socket ------------------------------------------------------------------------------

@@ -1,0 +1,328 @@
+"""A real containerd with our snapshotter: published images start, others work as ever, and nothing stays behind.
+
+The registry's access log says what was fetched; the overlayfs snapshotter says what a container must see.
+"""
+
+import os
+import re
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from tests.builders import Image, Layer, directory, file, hard_link, opaque, push, sha256, symlink, whiteout
+from tests.containerd import NAME, Containerd, running_containerd
+from tests.end_to_end.published import Published, repository
+from tests.images.small import system
+from tests.leftovers import mounts
+from tests.needs import need_fuse, need_root
+from tests.registry import Registry
+from tests.snapshotter import Program, running_snapshotter
+from tests.trees import Tree, differences, scan, without, without_xattrs
+
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
+RECONNECT_SECONDS = 10
+SETTINGS = {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]}
+
+
+def base() -> Layer:
+    return Layer.of(
+        *system(),
+        file("bin/as-root", b"#!/bin/sh\n", mode=0o4755),
+        file("bin/binder", b"#!/bin/sh\n", mode=0o755, xattrs={"security.capability": CAPABILITY}),
+        file("usr/share/old/three", b"3"),
+        symlink("lib", "usr/lib"),
+    )
+
+
+def changes() -> Layer:
+    return Layer.of(
+        directory("etc"),
+        file("etc/motd", b"changed\n"),
+        whiteout("etc/group"),
+        directory("usr"),
+        directory("usr/share"),
+        directory("usr/share/old", mode=0o711),
+        opaque("usr/share/old"),
+        file("usr/share/old/new", b"new"),
+        hard_link("etc/motd-again", "etc/motd"),
+    )
+
+
+PUBLISHED = Image([base(), changes()], SETTINGS)
+DERIVED = Image([base(), changes(), Layer.of(directory("opt"), file("opt/own", b"not published"))], SETTINGS)
+FOREIGN = Image([Layer.of(*system(), file("foreign", b"nowhere published"))], SETTINGS)
+
+
+def chain_id(image: Image) -> str:
+    """What containerd calls all layers of the image together."""
+    return reduce(lambda below, diff: sha256(f"{below} {diff}".encode()), [layer.diff_id for layer in image.layers])
+
+
+@dataclass
+class Node:
+    """A machine with a repository's mount, the snapshotter and containerd."""
+
+    registry: Registry
+    made: Published
+    url: str
+    mountpoint: Path
+    snapshotter: Program
+    containerd: Containerd
+
+    def reference(self, name: str) -> str:
+        return f"{self.registry.host}/node/{name}:latest"
+
+    def mount(self) -> None:
+        client = ["--url", self.url, "--public-key", self.made.public_key, "--cache", self.made.directory / "cache"]
+        self.made.ducc("mount", self.made.fqrn, self.mountpoint, *client)
+
+    def restart(self) -> None:
+        """Start the snapshotter that was killed; containerd tries to connect anew every few seconds."""
+        self.snapshotter.start()
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        snapshots = ["snapshots", "--snapshotter", NAME]
+        while self.containerd.ctr(*snapshots, "prepare", "probe", status=None).returncode:
+            assert time.monotonic() < deadline, "containerd does not connect again"
+            time.sleep(0.2)
+        self.containerd.ctr(*snapshots, "rm", "probe")
+
+    def tree(self, image: Image, snapshotter: str, place: Path) -> Tree:
+        """What a new container of *image* sees, less the mark by which rootless overlays know opaque directories."""
+        place.mkdir()
+        snapshots = ["snapshots", "--snapshotter", snapshotter]
+        mount = self.containerd.ctr(*snapshots, "prepare", "--target", place, "seen", chain_id(image)).stdout
+        subprocess.run(["sh", "-c", mount], check=True)
+        try:
+            return without_xattrs(without(scan(place), b""), "user.overlay.")  # the root is as new as the container
+        finally:
+            subprocess.run(["umount", place], check=True)
+            self.containerd.ctr(*snapshots, "rm", "seen")
+
+    @contextmanager
+    def fetching(self, *images: Image) -> Iterator[list[str]]:
+        """Layers of *images* that the registry is asked for within the block, by index of image and layer."""
+        before, fetched = len(self.registry.blob_fetches()), []
+        yield fetched
+        names = {
+            sha256(layer.blob): f"{i}.{j}" for i, image in enumerate(images) for j, layer in enumerate(image.layers)
+        }
+        found = [request.path.split("/")[-1] for request in self.registry.blob_fetches()[before:]]
+        fetched += sorted(names[digest] for digest in found if digest in names)
+
+
+@pytest.fixture(scope="module")
+def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    need_root()
+    need_fuse()
+    top = tmp_path_factory.mktemp("node")
+    for name, image in (("published", PUBLISHED), ("derived", DERIVED), ("foreign", FOREIGN)):
+        push(registry.host, f"node/{name}", "latest", image)
+    mountpoint = top / "cvmfs"
+    mountpoint.mkdir()
+    with repository(top / "repository") as made:
+        made.convert(f"http://{registry.host}/node/published:latest")
+        with (
+            made.served() as url,
+            running_snapshotter(top / "s", (made.fqrn, mountpoint)) as program,
+        ):
+            with running_containerd(top / "c", program.address) as containerd:
+                running = Node(registry, made, url, mountpoint, program, containerd)
+                running.mount()
+                yield running
+            made.unmount(mountpoint)
+        assert mounts(top) == []
+
+
+# --- what is published is not fetched --------------------------------------------------------
+
+
+def test_a_published_image_runs_and_not_one_layer_is_fetched(node: Node) -> None:
+    reference = node.reference("published")
+    with node.fetching(PUBLISHED) as fetched:
+        node.containerd.cri_pull(reference)
+        said = node.containerd.run(
+            reference, "first", "/bin/sh", "-c", "cat /etc/motd; echo mine >/etc/own && cat /etc/own; ls /usr/share/old"
+        )
+    assert said == "changed\nmine\nnew\n"
+    assert fetched == []
+    log = node.snapshotter.log.read_text()
+    for layer in PUBLISHED.layers:
+        assert len(re.findall(f"started from the repository: .*{sha256(layer.blob)}", log)) == 1
+    assert [line for line in mounts(node.containerd.directory) if "overlay" in line] == []
+
+
+def test_the_container_sees_what_overlayfs_would_have_shown(node: Node, tmp_path: Path) -> None:
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+    ours = node.tree(PUBLISHED, NAME, tmp_path / "ours")
+    node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference)
+    theirs = node.tree(PUBLISHED, "overlayfs", tmp_path / "theirs")
+    assert ours[b"bin/as-root"].mode == 0o4755
+    assert (ours[b"bin/binder"].xattrs or {})["security.capability"] == CAPABILITY
+    assert b"etc/group" not in ours
+    assert differences(ours, theirs) == []
+
+
+def test_images_that_are_not_published_work_as_ever(node: Node) -> None:
+    reference = node.reference("foreign")
+    with node.fetching(FOREIGN) as fetched:
+        node.containerd.cri_pull(reference)
+    assert fetched == ["0.0"]
+    assert node.containerd.run(reference, "foreign", "/bin/cat", "/foreign") == "nowhere published"
+
+
+def test_of_an_image_that_is_published_in_part_the_rest_is_fetched(node: Node, tmp_path: Path) -> None:
+    reference = node.reference("derived")
+    with node.fetching(DERIVED) as fetched:
+        node.containerd.cri_pull(reference)
+    assert fetched == ["0.2"]
+    assert node.containerd.run(reference, "derived", "/bin/cat", "/opt/own", "/etc/motd") == "not publishedchanged\n"
+    ours = node.tree(DERIVED, NAME, tmp_path / "ours")
+    node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference)
+    assert differences(ours, node.tree(DERIVED, "overlayfs", tmp_path / "theirs")) == []
+
+
+def test_a_pull_by_ctr_which_says_no_digests_fetches_and_works(node: Node) -> None:
+    reference = node.reference("published")
+    node.containerd.ctr("--namespace", "other", "images", "pull", "--plain-http", "--snapshotter", NAME, reference)
+    said = node.containerd.ctr(
+        "--namespace", "other", "run", "--rm", "--snapshotter", NAME, reference, "plain", "/bin/cat", "/etc/motd"
+    )
+    assert said.stdout == "changed\n"
+    node.containerd.ctr("--namespace", "other", "images", "rm", "--sync", reference)
+
+
+def test_a_container_is_committed_and_run_again(node: Node, tmp_path: Path) -> None:
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+    node.containerd.ctr("run", "--snapshotter", NAME, reference, "author", "/bin/sh", "-c", "echo new >/home/news")
+    node.containerd.ctr("tasks", "rm", "author", status=None)
+    try:
+        node.containerd.ctr("snapshots", "--snapshotter", NAME, "commit", "edition", "author")
+        node.containerd.ctr("snapshots", "--snapshotter", NAME, "view", "reading", "edition")
+        told = node.containerd.ctr("snapshots", "--snapshotter", NAME, "mounts", tmp_path, "reading").stdout
+        subprocess.run(["sh", "-c", told], check=True)
+        assert (tmp_path / "home" / "news").read_text() == "new\n"
+        assert (tmp_path / "etc" / "motd").read_text() == "changed\n"
+        subprocess.run(["umount", tmp_path], check=True)
+    finally:
+        node.containerd.ctr("containers", "rm", "author", status=None)
+        for name in ("reading", "edition", "author"):
+            node.containerd.ctr("snapshots", "--snapshotter", NAME, "rm", name, status=None)
+
+
+def test_fifty_containers_of_one_image_start_at_once(node: Node) -> None:
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+
+    def say(number: int) -> str:
+        return node.containerd.run(reference, f"many-{number}", "/bin/sh", "-c", f"echo {number} >/n; cat /n")
+
+    with ThreadPoolExecutor(50) as crowd:
+        assert list(crowd.map(say, range(50))) == [f"{number}\n" for number in range(50)]
+
+
+# --- restarts and losses ---------------------------------------------------------------------
+
+
+@contextmanager
+def sleeping(node: Node, name: str) -> Iterator[None]:
+    """A container that runs until the block ends."""
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+    node.containerd.ctr("run", "--detach", "--snapshotter", NAME, reference, name, "/bin/sleep", "10000")
+    try:
+        yield
+    finally:
+        node.containerd.ctr("tasks", "rm", "--force", name)
+        node.containerd.ctr("containers", "rm", name)
+
+
+def inside(node: Node, name: str, command: str) -> str:
+    execution = f"x{time.monotonic_ns()}"
+    return node.containerd.ctr("tasks", "exec", "--exec-id", execution, name, "/bin/sh", "-c", command).stdout
+
+
+def test_containers_run_on_while_the_snapshotter_is_killed_and_started(node: Node) -> None:
+    with sleeping(node, "survivor"):
+        inside(node, "survivor", "echo before >/home/kept")
+        node.snapshotter.kill()
+        assert inside(node, "survivor", "cat /etc/motd /home/kept") == "changed\nbefore\n"
+        node.restart()
+        assert inside(node, "survivor", "cat /home/kept; cat /usr/share/old/new") == "before\nnew"
+        assert node.containerd.run(node.reference("published"), "later", "/bin/cat", "/etc/motd") == "changed\n"
+
+
+def test_a_snapshot_removed_while_the_snapshotter_is_down_goes_later(node: Node) -> None:
+    with sleeping(node, "short"):
+        node.snapshotter.kill()
+    node.restart()
+    reference = node.reference("published")
+    node.containerd.run(reference, "after", "/bin/true")
+    node.containerd.ctr("content", "prune", "references")  # containerd collects its garbage
+    deadline = time.monotonic() + 20
+    while "short" in node.containerd.snapshots() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "short" not in node.containerd.snapshots()
+
+
+def test_without_the_repository_new_containers_are_refused_clearly_until_it_is_back(node: Node) -> None:
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+    node.made.unmount(node.mountpoint)
+    refused = node.containerd.run(reference, "refused", "/bin/true", status=None)
+    assert "unavailable" in refused
+    assert f"is not mounted at {node.mountpoint}" in refused
+    node.containerd.cri_pull(node.reference("foreign"))
+    assert node.containerd.run(node.reference("foreign"), "unharmed", "/bin/cat", "/foreign") == "nowhere published"
+    node.mount()
+    assert node.containerd.run(reference, "again", "/bin/cat", "/etc/motd") == "changed\n"
+
+
+def test_a_client_that_was_killed_costs_new_containers_an_error_and_comes_back(node: Node) -> None:
+    reference = node.reference("published")
+    node.containerd.cri_pull(reference)
+    for process in clients_of(node.mountpoint):
+        os.kill(process, 9)
+    refused = node.containerd.run(reference, "dead", "/bin/true", status=None)
+    assert "unavailable" in refused
+    subprocess.run(["umount", "--lazy", node.mountpoint], check=False)
+    node.mount()
+    assert node.containerd.run(reference, "alive", "/bin/cat", "/etc/motd") == "changed\n"
+
+
+def clients_of(mountpoint: Path) -> list[int]:
+    """Processes that show a repository there."""
+    wanted = os.fsencode(mountpoint)
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if wanted in _arguments(process) and b"mount" in _arguments(process)
+    ]
+
+
+def _arguments(process: Path) -> list[bytes]:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+# --- the process itself ----------------------------------------------------------------------
+
+
+def test_the_process_has_no_network_socket(node: Node) -> None:
+    assert node.snapshotter.process is not None
+    held = [os.readlink(entry) for entry in Path(f"/proc/{node.snapshotter.process.pid}/fd").iterdir()]
+    numbers = {name[8:-1] for name in held if name.startswith("socket:")}
+    for table in ("tcp", "tcp6", "udp", "udp6", "raw"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            assert line.split()[9] not in numbers
