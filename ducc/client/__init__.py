@@ -5,9 +5,16 @@ nothing is fetched before it is touched; what was read once is read from this ma
 appears by itself while open files keep what they were opened with; and a server that is gone costs an error, never a
 wrong byte nor a hanging program.
 
-`fetch` turns names into verified bytes, `cache` keeps them on disk, `head` knows which manifest to believe. `catalogs`
-holds open catalogs, `attachments` says where each of them is mounted, `inodes` numbers their rows; `changes` tells two
-of them apart and `refresh` puts one in the other's place. `repository` is all of that as one tree, `fuse` shows it to
-the kernel, `daemon` is the process behind a mount, `background` lets it go on alone, and `mountpoint` is what the
-outside sees of it.
+What to mount: `configuration` finds the stock client's files and `shell` reads them, `parameters` makes values of them,
+`opening` opens a repository accordingly. What to believe: `head` knows which manifest, from what a `pin` wants, a
+`breadcrumb` remembers and a `blacklist` forbids. Where it comes from: `network` asks servers and proxies, `fetch` turns
+names into verified bytes, `cache` keeps them on disk (`room` makes place there, `alone` lets one process fetch for all).
+
+What is shown: `catalogs` holds open catalogs, `attachments` says where each of them is mounted, `inodes` numbers their
+rows; `changes` tells two of them apart and `refresh` puts one in the other's place; `repository` is all of that as one
+tree. `view` says how entries look on this machine, `xattrs` and `magic` what their attributes are.
+
+How it is mounted: `fuse` answers the kernel's questions, which `wire` reads and `connection` brings; `daemon` is the
+process behind a mount, `background` lets it go on alone, `mountpoint` is what the outside sees of it. `control` takes
+questions and orders, `orders` carries them out, and `metrics` puts them as Prometheus wants them.
 """
