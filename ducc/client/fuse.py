@@ -37,6 +37,7 @@ LONGEST_NAME = 255
 _BLOCK = 4096
 _SPECIAL = int(Flags.SPECIAL)
 _MOST_FILES = 512  # that are kept at hand since they were read last
+_MOST_IN_MEMORY = 16  # pieces that are at hand and not in the cache
 _PIECES_HELD = 2
 _PIECES_AHEAD = 2
 _SMALLEST_LISTED = 160  # bytes that an entry of a listing takes at least
@@ -95,6 +96,7 @@ class Mounted:
         self._view, self._magic = view or View(), magic
         self._repository, self._tree, self._cache = repository, repository.tree, cache
         self._files: OrderedDict[int, _File] = OrderedDict()
+        self._in_memory: OrderedDict[tuple[_File, int], None] = OrderedDict()
         self._files_lock = Lock()
         self._answers: dict[int, Callable[[Request, Patience], Answers]] = {
             Op.LOOKUP: self._lookup,
@@ -233,6 +235,8 @@ class Mounted:
     def _part(self, file: _File, index: int, offset: int, size: int, patience: Patience) -> bytearray:
         """A range of one piece. What the disk can't read, though it was there, is fetched again."""
         content = file.held(index) or self._begin(file, index, patience)
+        if content.path is None:
+            self._hold_few_in_memory(file, index)
         data = _read_now(content, offset, size)
         if data is not None:
             return data
@@ -245,6 +249,18 @@ class Mounted:
             self._cache.drop(file.pieces[index].name.digest)
             content = self._begin(file, index, patience)
             return _read_all(content, offset, size)
+
+    def _hold_few_in_memory(self, file: _File, index: int) -> None:
+        """What the cache does not take is not to fill the memory."""
+        with self._files_lock:
+            self._in_memory[file, index] = None
+            self._in_memory.move_to_end((file, index))
+            others = len(self._in_memory) - _MOST_IN_MEMORY
+            oldest = self._in_memory.popitem(last=False)[0] if others > 0 else None
+        if oldest is not None:
+            held = oldest[0].held(oldest[1])
+            if held is not None and held.path is None:
+                oldest[0].let_go(oldest[1])
 
     def _begin(self, file: _File, index: int, patience: Patience) -> Content:
         """Have a piece at hand, and in sequential reading the next ones soon."""

@@ -29,7 +29,7 @@ CONFIGURATION = """\
 CVMFS_SERVER_URL={url}
 CVMFS_HTTP_PROXY=DIRECT
 CVMFS_PUBLIC_KEY={public_key}
-CVMFS_CACHE_BASE={directory}/cache
+CVMFS_CACHE_BASE={cache}
 CVMFS_RELOAD_SOCKETS={directory}
 CVMFS_USYSLOG={directory}/log
 CVMFS_CLAIM_OWNERSHIP=no
@@ -45,14 +45,17 @@ def need_stock() -> None:
 
 
 @contextmanager
-def mounted(made: Published, url: str) -> Iterator[Path]:
-    """The repository at *url* mounted by the stock client, until the block ends."""
+def mounted(made: Published, url: str, cache: Path | None = None) -> Iterator[Path]:
+    """The repository at *url* mounted by the stock client, with *cache* or one of its own, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="ducc-stock-") as short:
         directory = Path(short)
         configuration, mountpoint = directory / "conf", directory / "mnt"
-        configuration.write_text(CONFIGURATION.format(url=url, public_key=made.public_key, directory=directory))
-        for path in (mountpoint, directory / "cache"):
-            path.mkdir()
+        cache = cache or directory / "cache"
+        configuration.write_text(
+            CONFIGURATION.format(url=url, public_key=made.public_key, directory=directory, cache=cache)
+        )
+        mountpoint.mkdir()
+        cache.mkdir(exist_ok=True)
         options = f"config={configuration},libfuse=3,allow_other,fsname=cvmfs2"
         done = run("cvmfs2", "-o", options, made.fqrn, mountpoint, status=None)
         log = directory / "log"

@@ -1,0 +1,113 @@
+"""What is done to a directory to see how fast it is: `python -m bench.workload KIND DIRECTORY`.
+
+It prints the number of operations, the bytes that were read, and the seconds that both took, as JSON. The search for
+files is no part of the time.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from stat import S_ISREG
+from typing import NamedTuple
+
+SMALL_BYTES = 64 * 1024
+LARGE_BYTES = 1 << 20
+MOST_FILES = 4000
+MOST_BULK_BYTES = 200_000_000
+
+
+class Used(NamedTuple):
+    """What was done, and how long it took."""
+
+    operations: int
+    bytes: int
+    seconds: float
+
+
+def walk(top: str) -> Used:
+    """List every directory and ask for the attributes of every entry."""
+    started = time.perf_counter()
+    found, pending = 0, [top]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                entry.stat(follow_symlinks=False)
+                found += 1
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return Used(found, 0, time.perf_counter() - started)
+
+
+def look_up(top: str) -> Used:
+    """Ask for the attributes of files by their whole path."""
+    files = list(_files(top, 0, 1 << 62))[:MOST_FILES]
+    return _timed(files, _stat)
+
+
+def open_(top: str) -> Used:
+    files = list(_files(top, 1, SMALL_BYTES))[:MOST_FILES]
+    return _timed(files, _open)
+
+
+def small(top: str) -> Used:
+    files = list(_files(top, 1, SMALL_BYTES))[:MOST_FILES]
+    return _timed(files, _read)
+
+
+def bulk(top: str) -> Used:
+    files, size = [], 0
+    for path in sorted(_files(top, LARGE_BYTES, 1 << 40), key=os.path.getsize, reverse=True):
+        size += os.path.getsize(path)
+        files.append(path)
+        if size > MOST_BULK_BYTES:
+            break
+    return _timed(files, _read)
+
+
+KINDS: dict[str, Callable[[str], Used]] = {
+    "walk": walk, "stat": look_up, "open": open_, "small": small, "bulk": bulk,
+}  # fmt: skip
+
+
+def _files(top: str, least: int, most: int) -> Iterator[str]:
+    for directory, _, names in sorted(os.walk(top)):
+        for name in sorted(names):
+            path = f"{directory}/{name}"
+            status = os.lstat(path)
+            if S_ISREG(status.st_mode) and least <= status.st_size <= most:
+                yield path
+
+
+def _timed(files: list[str], use: Callable[[str], int]) -> Used:
+    started = time.perf_counter()
+    size = sum(map(use, files))
+    return Used(len(files), size, time.perf_counter() - started)
+
+
+def _stat(path: str) -> int:
+    os.lstat(path)
+    return 0
+
+
+def _open(path: str) -> int:
+    os.close(os.open(path, os.O_RDONLY))
+    return 0
+
+
+def _read(path: str) -> int:
+    descriptor, size = os.open(path, os.O_RDONLY), 0
+    while data := os.read(descriptor, LARGE_BYTES):
+        size += len(data)
+    os.close(descriptor)
+    return size
+
+
+def main() -> None:
+    kind, top = sys.argv[1:]
+    print(json.dumps(KINDS[kind](top)._asdict()))
+
+
+if __name__ == "__main__":
+    main()

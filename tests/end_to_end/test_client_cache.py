@@ -1,0 +1,154 @@
+"""The cache below a running mount: full, read-only, damaged, deleted, too small, asked by many; and revisions."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ducc.catalog.tree import Node
+from tests.end_to_end.test_client_survival import drop_caches
+from tests.end_to_end.test_mount import Site, site, wait_for
+
+__all__ = ["site"]
+
+FILES = 40
+CONTENT = os.urandom(50_000)
+
+
+def content(number: int) -> bytes:
+    return b"%d\n" % number + CONTENT
+
+
+def published(site: Site) -> list[Path]:
+    site.publish({b"/d/%d" % number: site.publisher.file(b"%d" % number, content(number)) for number in range(FILES)})
+    return [site.root / "d" / str(number) for number in range(FILES)]
+
+
+def assert_readable(files: list[Path]) -> None:
+    drop_caches()
+    assert [path.read_bytes() == content(int(path.name)) for path in files] == [True] * len(files)
+
+
+@contextmanager
+def small_disk(directory: Path, size: str) -> Iterator[None]:
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def kept(site: Site) -> list[Path]:
+    return list(site.cache.glob("??/*"))
+
+
+def test_a_full_disk_is_read_past_and_used_again_when_there_is_room(site: Site) -> None:
+    with small_disk(site.cache, "1m"):
+        files = published(site)
+        site.mount()
+        assert_readable(files)
+        before = len(kept(site))
+        assert before < FILES
+        subprocess.run(["mount", "-o", "remount,size=10m", site.cache], check=True)
+        assert_readable(files)
+        wait_for(lambda: len(kept(site)) > before)
+        site.ducc("umount", site.root)
+
+
+def test_a_cache_that_is_deleted_in_use_is_filled_again(site: Site) -> None:
+    files = published(site)
+    site.mount()
+    assert_readable(files)
+    for directory in site.cache.glob("??"):
+        subprocess.run(["rm", "-r", directory], check=True)
+    subprocess.run(["rm", "-r", site.cache / "txn"], check=True)
+    assert_readable(files)
+
+
+def test_bits_that_flipped_while_nothing_was_mounted_are_never_shown(site: Site) -> None:
+    files = published(site)
+    site.mount()
+    assert_readable(files)
+    wait_for(lambda: len(kept(site)) >= FILES)
+    site.ducc("umount", site.root)
+    for path in kept(site):
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 4]))
+    site.mount()  # the root catalog is damaged, too
+    assert_readable(files)
+
+
+def test_what_is_truncated_under_a_mount_is_fetched_again(site: Site) -> None:
+    files = published(site)
+    site.mount()
+    assert_readable(files)
+    for path in kept(site):
+        if path.stat().st_size > len(CONTENT):
+            os.truncate(path, 100)
+    assert_readable(files)
+
+
+def test_a_cache_much_smaller_than_what_is_read_stays_small(site: Site) -> None:
+    files = published(site)
+    limit = 1_000_000
+    site.mount("--cache-limit", limit / (1 << 30))
+    for _ in range(3):
+        assert_readable(files)
+    wait_for(lambda: sum(path.stat().st_blocks * 512 for path in kept(site)) <= limit)
+
+
+def test_readers_at_once_cost_one_request_for_each_object(site: Site) -> None:
+    files = published(site)
+    site.mount()
+    wrong: list[str] = []
+
+    def read_all() -> None:
+        wrong.extend(str(path) for path in files if path.read_bytes() != content(int(path.name)))
+
+    readers = [threading.Thread(target=read_all) for _ in range(50)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    shown = site.ducc("client", "status", site.root, "--json").json
+    (mount,) = shown.get("mounts", shown)
+    assert mount["cache"]["misses"] <= FILES + 2  # and certificate and catalog
+
+
+def test_ten_thousand_names_while_revisions_follow_one_another(site: Site) -> None:
+    """Whoever lists sees each name that was there all the time, once; and whole revisions when he begins anew."""
+    entry = site.publisher.file(b"", b"x")
+
+    def revision(number: int) -> dict[bytes, Node]:
+        names = [*range(0, 10_000, 2), *range(20_001 + number, 25_000 + number)]
+        return {b"/d/%05d" % name: entry._replace(name=b"%05d" % name) for name in names}
+
+    site.publish(revision(0))
+    site.mount()
+    always = {f"{number:05d}" for number in range(0, 10_000, 2)}
+    done, wrong = threading.Event(), []
+
+    def list_again_and_again() -> None:
+        while not done.is_set():
+            names = os.listdir(site.root / "d")
+            if len(names) != len(set(names)) or not always <= set(names):
+                wrong.append(f"{len(names)} names, {len(always - set(names))} missing")
+
+    listers = [threading.Thread(target=list_again_and_again) for _ in range(2)]
+    for lister in listers:
+        lister.start()
+    for number in range(1, 4):
+        site.publish_and_follow(revision(number))
+    done.set()
+    for lister in listers:
+        lister.join()
+    assert wrong == []
+    wait_for(lambda: len(os.listdir(site.root / "d")) == 5000 + 4999)
+    assert "25002" in os.listdir(site.root / "d")
