@@ -48,6 +48,8 @@ def ask(directory: Path, message: Message, seconds: float = _ANSWER_SECONDS) -> 
             asking.sendall(json.dumps(message).encode() + b"\n")
             with asking.makefile("rb") as answering:
                 answer = json.loads(answering.readline())
+        except TimeoutError as error:
+            raise NotAnswering(f"the process behind {directory} does not answer in time") from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "no proper answer"
             raise NotAnswering(f"the process behind {directory} does not answer: {reason.lower()}") from error

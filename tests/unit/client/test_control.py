@@ -71,6 +71,15 @@ def test_nobody_there_is_said_so_and_what_was_left_behind_is_replaced(place: Pat
     assert not control_path(place).exists()
 
 
+def test_a_process_that_is_stopped_is_not_waited_for(place: Path) -> None:
+    control_path(place).parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(control_path(place)))
+        stopped.listen()
+        with pytest.raises(NotAnswering, match="in time"):
+            ask(place, {"command": "x"}, seconds=0.1)
+
+
 def test_figures_are_grouped_by_name_and_labels_are_escaped() -> None:
     one = {"fqrn": "a.b", "mountpoint": '/a"b\\', "revision": 5, "problem": "", "cache": {"hits": 7}}
     two = {"fqrn": "c.d", "mountpoint": "/c", "revision": 6, "problem": "gone", "cache": {"limit_bytes": None}}
