@@ -1,0 +1,139 @@
+"""The line to the kernel, with a socket in the kernel's place."""
+
+import errno
+import os
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+import pytest
+
+from ducc.client import wire
+from ducc.client.connection import Buffer, Connection, MustWait, Patience, Refused
+from ducc.client.wire import Op, Request
+
+HEAD = struct.Struct("=IIQQIIII")
+EASY, OF_THE_DISK, ARRIVING, MISSING, UNKNOWN = 1, 2, 3, 4, 5
+
+
+class FileSystem:
+    """Answers by inode: at once, with patience, when something has arrived, or not at all."""
+
+    def __init__(self) -> None:
+        self.arriving: Future[bytes] = Future()
+        self.disk = threading.Event()
+        self.dropped: list[int] = []
+
+    def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
+        if request.inode == MISSING:
+            raise Refused(errno.ENOENT)
+        if request.inode == OF_THE_DISK:
+            if patience < Patience.DISK:
+                raise MustWait(Patience.DISK)
+            assert self.disk.wait(10)
+        if request.inode == ARRIVING and not self.arriving.done():
+            raise MustWait(Patience.NETWORK, self.arriving)
+        return [b"answer ", b"to %d" % request.inode]
+
+    def refusal(self, request: Request, error: BaseException) -> Refused:
+        return Refused(errno.EIO)
+
+    def forgotten(self, inodes: Sequence[int]) -> None:
+        self.dropped += inodes
+
+
+class Kernel:
+    """The other end: asks, and hears."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        end.settimeout(10)
+
+    def ask(self, operation: int, unique: int, inode: int = EASY, body: bytes = b"", pid: int = 1) -> None:
+        self.end.send(HEAD.pack(HEAD.size + len(body), operation, unique, inode, 0, 0, pid, 0) + body)
+
+    def hear(self) -> tuple[int, int, bytes]:
+        """Which request was answered, with which errno, and with what."""
+        data = self.end.recv(1 << 20)
+        length, number, unique = struct.unpack_from("=IiQ", data)
+        assert length == len(data)
+        return unique, -number, data[16:]
+
+
+@pytest.fixture
+def files() -> FileSystem:
+    return FileSystem()
+
+
+@pytest.fixture
+def kernel(files: FileSystem) -> Iterator[Kernel]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        connection = Connection(ours.fileno(), files)
+        serving = threading.Thread(target=connection.serve)
+        serving.start()
+        yield Kernel(theirs)
+        files.disk.set()
+        connection.end()
+        serving.join(10)
+        assert not serving.is_alive()
+        connection.close()
+
+
+def test_what_needs_no_waiting_is_answered_while_others_wait(kernel: Kernel, files: FileSystem) -> None:
+    kernel.ask(Op.READ, 1, OF_THE_DISK)
+    kernel.ask(Op.READ, 2, ARRIVING)
+    kernel.ask(Op.READ, 3, EASY)
+    assert kernel.hear() == (3, 0, b"answer to 1")
+    files.arriving.set_result(b"")
+    assert kernel.hear() == (2, 0, b"answer to 3")
+    files.disk.set()
+    assert kernel.hear() == (1, 0, b"answer to 2")
+
+
+def test_errors_are_numbers(kernel: Kernel, files: FileSystem) -> None:
+    kernel.ask(Op.LOOKUP, 1, MISSING)
+    assert kernel.hear() == (1, errno.ENOENT, b"")
+    kernel.ask(Op.READ, 2, ARRIVING)
+    files.arriving.set_exception(ValueError())
+    assert kernel.hear() == (2, errno.EIO, b"")
+
+
+def test_who_was_killed_is_let_go_and_who_got_another_signal_is_not(kernel: Kernel, files: FileSystem) -> None:
+    dead = subprocess.Popen(["/bin/true"])
+    dead.wait()
+    kernel.ask(Op.READ, 1, OF_THE_DISK, pid=os.getpid())
+    kernel.ask(Op.READ, 2, OF_THE_DISK, pid=dead.pid)
+    kernel.ask(Op.INTERRUPT, 3, 0, struct.pack("=Q", 1))
+    kernel.ask(Op.INTERRUPT, 4, 0, struct.pack("=Q", 2))
+    assert kernel.hear() == (2, errno.EINTR, b"")
+    files.disk.set()
+    assert kernel.hear() == (1, 0, b"answer to 2")
+
+
+def test_what_the_kernel_drops_is_passed_on_and_not_answered(kernel: Kernel, files: FileSystem) -> None:
+    kernel.ask(Op.FORGET, 1, 7, struct.pack("=Q", 3))
+    kernel.ask(Op.BATCH_FORGET, 2, 0, struct.pack("=IIQQQQ", 2, 0, 8, 1, 9, 1))
+    kernel.ask(Op.READ, 3)
+    assert kernel.hear()[0] == 3
+    assert files.dropped == [7, 8, 9]
+
+
+@pytest.mark.parametrize(("minor", "number"), [(30, errno.EPROTO), (31, 0), (45, 0)])
+def test_old_kernels_are_refused(minor: int, number: int, kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    offered = wire.Can.DO_READDIRPLUS | 1 << 16
+    kernel.ask(Op.INIT, 1, 0, struct.pack("=IIII", 7, minor, 1 << 20, offered) + bytes(48))
+    unique, error, body = kernel.hear()
+    assert (unique, error) == (1, number)
+    if not number:
+        assert struct.unpack_from("=IIII", body) == (7, min(minor, 38), 1 << 20, wire.Can.DO_READDIRPLUS)
+        assert len(body) == 64
+
+
+def test_listings_are_padded_and_go_on_where_they_are_told() -> None:
+    entry = wire.directory_entry(5, 0o100644, b"name", 77)
+    assert len(entry) == 32
+    assert struct.unpack_from("=QQII4s4x", entry) == (5, 77, 4, 8, b"name")
