@@ -59,6 +59,8 @@ class Orders:
 
     def status(self, message: Message) -> Message:
         manifest, fetcher = self._repository.manifest, self._repository.fetcher
+        with self._repository.lock:
+            catalogs = len(self._repository.tree.root.everything())
         return {
             "fqrn": self._settings.fqrn,
             "mountpoint": str(self._settings.mountpoint),
@@ -70,7 +72,7 @@ class Orders:
             "published": manifest.timestamp,
             "pinned_revision": self._head.is_pinned,
             "problem": self._head.problem,
-            "catalogs": len(self._repository.tree.root.everything()),
+            "catalogs": catalogs,
             "cache": {
                 "directory": str(self._settings.cache_directory),
                 "limit_bytes": self._cache.limit_bytes,
