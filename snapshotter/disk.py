@@ -24,17 +24,20 @@ _BLOCK = 512  # what st_blocks counts in, whatever the file system
 
 
 class Disk:
-    """Everything below *root*, which only root may enter."""
+    """Everything below *root*; only root sees what is there. Raises `StateUnusable` where it can't be."""
 
     def __init__(self, root: Path) -> None:
         self.root = require_mountable(root)
         self.snapshots = root / "snapshots"
         self._gone = root / "gone"
         self._require_ours()
-        for directory, mode in ((root, 0o711), (self.snapshots, 0o700), (self._gone, 0o700)):
-            directory.mkdir(parents=True, exist_ok=True)
-            directory.chmod(mode)
-        self.empty.mkdir(parents=True, exist_ok=True)
+        try:
+            for directory, mode in ((root, 0o711), (self.snapshots, 0o700), (self._gone, 0o700)):
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(mode)
+            self.empty.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateUnusable(f"{error.filename}: {error.strerror}") from error
 
     @property
     def database(self) -> Path:

@@ -103,7 +103,7 @@ def _listen(address: Path) -> socket.socket:
         remove_stale(address)
         listening.bind(str(address))
         address.chmod(0o600)
-        listening.listen(16)
+        listening.listen(2 * MOST_CONNECTIONS)
     except OSError as error:
         listening.close()
         raise SocketTaken(f"can't listen at {address}: {error.strerror or error}") from error

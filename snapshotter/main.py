@@ -52,7 +52,7 @@ def run(settings: Settings, opened: ExitStack) -> None:
     from snapshotter import service
     from snapshotter.calls import Snapshotter
     from snapshotter.disk import Disk
-    from snapshotter.entrance import Entrance, remove_stale
+    from snapshotter.entrance import Entrance, SocketTaken, remove_stale
     from snapshotter.metrics import Metrics
     from snapshotter.remote import Published
     from snapshotter.store import Store
@@ -67,18 +67,21 @@ def run(settings: Settings, opened: ExitStack) -> None:
     snapshotter = Snapshotter(store, disk, layers, time.time_ns, metrics.decided)
     snapshotter.cleanup()
 
+    ended = opened.enter_context(_signalled())
+    if settings.metrics_file is not None:
+        _keep_written(metrics, settings.metrics_file, ended)
     inner = settings.address.with_name(settings.address.name + ".grpc")
     entrance = Entrance(settings.address, inner)
     opened.callback(entrance.close)
     remove_stale(inner)
     server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
     server.add_generic_rpc_handlers((service.handler(snapshotter, metrics.called),))
-    server.add_insecure_port(f"unix:{inner}")
+    try:
+        server.add_insecure_port(f"unix:{inner}")
+    except RuntimeError as error:
+        raise SocketTaken(f"can't listen at {inner}: {error}") from error
     opened.callback(lambda: server.stop(_GRACE_SECONDS).wait())
 
-    ended = _signalled()
-    if settings.metrics_file is not None:
-        _keep_written(metrics, settings.metrics_file, ended)
     server.start()
     entrance.serve()
     named = ", ".join(f"{repository.fqrn} at {repository.mountpoint}" for repository in settings.repositories)
@@ -93,11 +96,17 @@ def _keep_written(metrics: "Metrics", path: Path, ended: threading.Event) -> Non
         raise BadInput(f"metrics-file {path}: {error.strerror}") from error
 
 
-def _signalled() -> threading.Event:
+@contextmanager
+def _signalled() -> Iterator[threading.Event]:
+    """Set by SIGTERM and SIGINT within the block, and by its end."""
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    return ended
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield ended
+    finally:
+        ended.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

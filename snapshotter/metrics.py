@@ -3,10 +3,14 @@
 A file and not a port, because this process runs as root and has no business with a network.
 """
 
+import logging
+import os
 import threading
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+log = logging.getLogger("ducc.snapshotter")
 
 _EVERY_SECONDS = 15.0
 
@@ -38,7 +42,10 @@ class Metrics:
     def write(self, path: Path) -> None:
         """Let *path* say what is counted so far; readers see the old file or the new one. Raises `OSError`."""
         self._written.set_to_current_time()
-        write_to_textfile(str(path), self._registry)
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.write_bytes(generate_latest(self._registry))
+        new.chmod(0o644)  # the exporter is another user
+        new.replace(path)
 
     def keep_written(self, path: Path, ended: threading.Event) -> None:
         """Write now, which may raise `OSError`, and in the background again and again until all has *ended*."""
@@ -47,4 +54,7 @@ class Metrics:
 
     def _write_until(self, path: Path, ended: threading.Event) -> None:
         while not ended.wait(_EVERY_SECONDS):
-            self.write(path)
+            try:
+                self.write(path)
+            except OSError as error:
+                log.warning("metrics are not written: %s", error)
