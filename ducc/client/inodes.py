@@ -61,7 +61,8 @@ class Inodes(Generic[Owner]):
         self._lock = Lock()
 
     def __getstate__(self) -> tuple[list[int], list[Owner], int]:
-        return self._firsts, self._owners, self._next
+        with self._lock:
+            return list(self._firsts), list(self._owners), self._next
 
     def __setstate__(self, state: tuple[list[int], list[Owner], int]) -> None:
         self._firsts, self._owners, self._next = state

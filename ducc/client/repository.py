@@ -117,8 +117,10 @@ class Repository:
 
     def forgotten(self, inodes: Sequence[int]) -> None:
         """The kernel has dropped *inodes*."""
-        for inode in inodes if self.tree.former else ():
-            self.tree.former.pop(inode, None)
+        if self.tree.former:
+            with self.lock:
+                for inode in inodes:
+                    self.tree.former.pop(inode, None)
 
     def refresh(self) -> bool:
         """Show the newest revision; True if it is another than before."""

@@ -9,7 +9,7 @@ from ducc.client.attachments import StaleInode
 from ducc.client.cache import Cache
 from ducc.client.head import NoRepository
 from ducc.client.inodes import ROOT_INODE
-from ducc.client.repository import Repository
+from ducc.client.repository import CannotResume, Repository
 from ducc.cvmfs.manifest import BadManifest
 from ducc.cvmfs.objectname import ObjectName, Suffix
 from ducc.cvmfs.signature import BadSignature
@@ -394,6 +394,42 @@ def test_what_the_kernel_still_has_stays_readable_until_it_is_dropped(
     repository.forgotten([inodes[b"/d/changed"], inodes[b"/image/program"], 12345])
     with pytest.raises(StaleInode):
         repository.tree.node(inodes[b"/d/changed"])
+
+
+def test_another_process_goes_on_under_the_same_inodes(
+    publisher: Publisher, open_repository: Opener, tmp_path: Path
+) -> None:
+    image = {b"/bin/program": publisher.file(b"program", b"run")}
+    publisher.publish({b"/d/e": publisher.file(b"e", b"old"), b"/image": publisher.bind(image, b"image")})
+    first = open_repository()
+    first.keep_state_in(tmp_path / "state")
+    inodes = {path: inode(first, path) for path in (b"/image/bin/program", b"/d", b"/d/e")}
+    publisher.publish({b"/d/e": publisher.file(b"e", b"other"), b"/image": publisher.bind(image, b"image")})
+    manifest = first.newer_manifest()
+    assert manifest is not None
+    assert first.apply(first.plan(manifest), manifest)
+    publisher.publish({b"/d/f": publisher.file(b"f")})
+    second = open_repository()  # which begins with the newest revision
+    second.resume(tmp_path / "state")
+    assert second.manifest == manifest
+    assert inode(second, b"/image/bin/program") == inodes[b"/image/bin/program"]
+    assert second._wait(second.tree.node, inodes[b"/d/e"]).row.entry.size == 3  # who has it open goes on
+    assert second.read(b"/d/e") == b"other"
+    assert second.tree.untold == first.tree.untold != []  # what the kernel was not told, it is told now
+    second.let_go(lambda number: False)
+    assert second.refresh()
+    assert inode(second, b"/d") == inodes[b"/d"]
+
+
+@pytest.mark.parametrize("state", [None, b"", b"damaged"])
+def test_without_a_state_there_is_no_going_on(
+    state: bytes | None, publisher: Publisher, open_repository: Opener, tmp_path: Path
+) -> None:
+    publisher.publish({})
+    if state is not None:
+        (tmp_path / "state").write_bytes(state)
+    with pytest.raises(CannotResume):
+        open_repository().resume(tmp_path / "state")
 
 
 def test_a_listing_goes_on_in_the_revision_in_which_it_began(publisher: Publisher, open_repository: Opener) -> None:
