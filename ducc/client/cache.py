@@ -107,7 +107,7 @@ class Cache:
             content = self._find(root, digest, size)
             if content is None:
                 continue
-            if self._was_compared(digest) or _is_undamaged(content):
+            if self.was_compared(digest) or _is_undamaged(content):
                 self._remember(digest)
                 return content
             log.warning("damaged in the cache, asking for it again: file=%s", content.path)
@@ -117,7 +117,7 @@ class Cache:
     def open_at_once(self, digest: bytes, size: int | None) -> Content | None:
         """The same, but also None if a disk would have to be waited for."""
         content = self._find(self._root, digest, size)
-        if content is None or self._was_compared(digest):
+        if content is None or self.was_compared(digest):
             return content
         if not _is_undamaged_at_once(content):
             return None
@@ -156,7 +156,8 @@ class Cache:
             with suppress(OSError):
                 os.unlink(content.path)
 
-    def _was_compared(self, digest: bytes) -> bool:
+    def was_compared(self, digest: bytes) -> bool:
+        """Was it seen to be here, undamaged, not long ago?"""
         return digest in self._compared
 
     def _remember(self, digest: bytes) -> None:

@@ -266,7 +266,7 @@ class Mounted:
         """Have a piece at hand, and in sequential reading the next ones soon."""
         if index and file.held(index - 1):
             for wanted in file.pieces[index + 1 : index + 1 + _PIECES_AHEAD]:
-                if not self._cache.has(wanted.name.digest):
+                if not self._cache.was_compared(wanted.name.digest):
                     self._repository.fetcher.fetch(wanted)
         content = self._content(file, index, patience)
         file.hold(index, content)
