@@ -18,6 +18,7 @@ from snapshotter.service import SERVICE
 
 PROGRAM = Path(sys.executable).with_name("ducc-snapshotter")
 START_SECONDS = 30
+CAPABILITIES = "-all,+chown,+dac_override,+fowner"  # what its systemd unit leaves it of root
 
 
 class Client:
@@ -106,7 +107,8 @@ class Program:
         places = f'root = "{self.root}"\naddress = "{self.address}"\n'
         config.write_text(places + self.settings + "".join(tables))
         with self.log.open("ab") as log:
-            command = ["setpriv", "--pdeathsig", "KILL", PROGRAM, "--config", config]
+            sandbox = ["setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES]
+            command = [*sandbox, PROGRAM, "--config", config]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._wait()
 
