@@ -6,6 +6,7 @@ import ssl
 import threading
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +20,7 @@ from ducc.transport import (
     Transport,
     Unreachable,
     Untrusted,
+    origin,
     redacted,
     retry_after_seconds,
 )
@@ -344,3 +346,31 @@ def test_a_fake_server_ends_with_its_block():
         assert isinstance(registry, FakeRegistry)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(registry.host.rpartition(":")[2])))
+
+
+def test_what_the_environment_says_of_a_server_is_looked_up_once(server, other, monkeypatch):
+    looked_up = []
+
+    def lookup(url, no_proxy=None):
+        looked_up.append(origin(url))
+        return {}
+
+    monkeypatch.setattr(requests.sessions, "get_environ_proxies", lookup)
+    transport = Transport(attempts=1)
+    for _ in range(3):
+        for one in (server, other):
+            one.hold("/x", b"x")
+            assert transport.fetch(f"{one.url}/x", limit=10).body == b"x"
+    assert looked_up == [origin(server.url), origin(other.url)]
+
+
+def test_a_proxy_of_the_environment_is_asked_for_those_it_is_for(server, other, monkeypatch):
+    monkeypatch.setenv("http_proxy", other.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    other.hold("/from/the/proxy", b"proxy")
+    other.say_always("/x", Answer(body=b"proxy"))
+    server.hold("/x", b"direct")
+    transport = Transport(attempts=1)
+    for _ in range(2):
+        assert transport.fetch(f"{server.url}/x", limit=10).body == b"direct"
+        assert transport.fetch("http://nowhere.example/x", limit=10).body == b"proxy"
