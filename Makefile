@@ -19,11 +19,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
 BIN := .venv/bin
 PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
-BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev
+BUILD_PACKAGES := python3-venv
 RUN_PACKAGES := fuse3 git
-TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker-registry \
-	golang-github-containerd-containerd-dev golang-go libcap2-bin runc \
-	skopeo squid umoci util-linux
+TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker-registry gcc \
+	golang-github-containerd-containerd-dev golang-go libcap2-bin runc skopeo squid umoci util-linux
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
 SOURCES := $(wildcard ducc graphdriver snapshotter tests bench)
