@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
+from tests.cri import Kubelet
 from tests.needs import need_program
 
 NAMESPACE = "k8s.io"  # where what CRI pulls is
@@ -27,6 +26,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   address = "{snapshotter}"
 [plugins."io.containerd.grpc.v1.cri"]
   stream_server_port = "0"
+  restrict_oom_score_adj = true
+  sandbox_image = "{pause}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "{name}"
   disable_snapshot_annotations = false
@@ -44,14 +45,9 @@ class Containerd:
     def address(self) -> Path:
         return self.directory / "c.sock"
 
-    def cri_pull(self, reference: str) -> str:
-        """`PullImage`, as the kubelet calls it; what CRI calls the image."""
-        with grpc.insecure_channel(f"unix:{self.address}") as channel:
-            call = channel.unary_unary("/runtime.v1.ImageService/PullImage")
-            spec = _text_field(
-                1, reference.encode()
-            )  # PullImageRequest.image is an ImageSpec, its first field the name
-            return call(_text_field(1, spec), timeout=120)[2:].decode()
+    @property
+    def kubelet(self) -> Kubelet:
+        return Kubelet(self.address, self.directory / "logs")
 
     def ctr(self, *arguments: object, status: int | None = 0) -> "subprocess.CompletedProcess[str]":
         command = ["ctr", "--address", self.address, "--namespace", NAMESPACE, *arguments]
@@ -69,19 +65,14 @@ class Containerd:
         return [line.split()[0] for line in lines]
 
 
-def _text_field(number: int, value: bytes) -> bytes:
-    assert len(value) < 128
-    return bytes([number << 3 | 2, len(value)]) + value
-
-
 @contextmanager
-def running_containerd(directory: Path, snapshotter: Path) -> Iterator[Containerd]:
-    """Run with *snapshotter* (a socket) as its proxy plugin `ducc`, which CRI uses."""
+def running_containerd(directory: Path, snapshotter: Path, pause: str) -> Iterator[Containerd]:
+    """Run with *snapshotter* (a socket) as its proxy plugin `ducc`, which CRI uses; image *pause* holds pods."""
     need_program("containerd")
     need_program("runc")
     directory.mkdir()
     config = directory / "config.toml"
-    config.write_text(CONFIG.format(directory=directory, name=NAME, snapshotter=snapshotter))
+    config.write_text(CONFIG.format(directory=directory, name=NAME, snapshotter=snapshotter, pause=pause))
     with (directory / "log").open("wb") as log:
         command = ["setpriv", "--pdeathsig", "KILL", "containerd", "--config", config]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

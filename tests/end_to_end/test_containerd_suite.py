@@ -67,16 +67,16 @@ func TestSnapshotter(t *testing.T) {
 """
 
 
-def test_all_that_containerds_overlay_snapshotter_passes_is_passed(tmp_path: Path) -> None:
+def test_all_that_containerds_overlay_snapshotter_passes_is_passed(tmp_path_factory: pytest.TempPathFactory) -> None:
     need_root()
     suite = GOPATH / "src/github.com/containerd/containerd/snapshots/testsuite"
     if shutil.which("go") is None or not suite.is_dir():
         pytest.skip("no Go or no suite: apt-get install golang-go golang-github-containerd-containerd-dev")
+    tmp_path = tmp_path_factory.mktemp("s")  # short, since sockets are below it
     (tmp_path / "suite_test.go").write_text(SUITE)
     (tmp_path / "config.toml").write_text('repository = "images.example.org"\nlog-level = "warn"\n')
-    (tmp_path / "tmp").mkdir()
     building = {"GO111MODULE": "off", "GOPATH": GOPATH, "GOCACHE": tmp_path / "cache", "GOFLAGS": "-buildvcs=false"}
-    running = {"PROGRAM": PROGRAM, "CONFIG": tmp_path / "config.toml", "TMPDIR": tmp_path / "tmp"}
+    running = {"PROGRAM": PROGRAM, "CONFIG": tmp_path / "config.toml", "TMPDIR": tmp_path}
     environment = {**os.environ, **{name: str(value) for name, value in (building | running).items()}}
     subprocess.run(["go", "test", "-c", "-o", "suite"], cwd=tmp_path, env=environment, check=True)
     command = ["./suite", "-test.root", "-test.v", "-test.parallel", "2"]

@@ -58,6 +58,7 @@ def changes() -> Layer:
 
 PUBLISHED = Image([base(), changes()], SETTINGS)
 DERIVED = Image([base(), changes(), Layer.of(directory("opt"), file("opt/own", b"not published"))], SETTINGS)
+PAUSE = Image([Layer.of(*system())], {"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sleep", "100000"]})
 FOREIGN = Image([Layer.of(*system(), file("foreign", b"nowhere published"))], SETTINGS)
 
 
@@ -123,7 +124,7 @@ def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     need_root()
     need_fuse()
     top = tmp_path_factory.mktemp("node")
-    for name, image in (("published", PUBLISHED), ("derived", DERIVED), ("foreign", FOREIGN)):
+    for name, image in (("published", PUBLISHED), ("derived", DERIVED), ("foreign", FOREIGN), ("pause", PAUSE)):
         push(registry.host, f"node/{name}", "latest", image)
     mountpoint = top / "cvmfs"
     mountpoint.mkdir()
@@ -133,7 +134,7 @@ def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             made.served() as url,
             running_snapshotter(top / "s", (made.fqrn, mountpoint)) as program,
         ):
-            with running_containerd(top / "c", program.address) as containerd:
+            with running_containerd(top / "c", program.address, f"{registry.host}/node/pause:latest") as containerd:
                 running = Node(registry, made, url, mountpoint, program, containerd)
                 running.mount()
                 yield running
@@ -147,7 +148,7 @@ def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_a_published_image_runs_and_not_one_layer_is_fetched(node: Node) -> None:
     reference = node.reference("published")
     with node.fetching(PUBLISHED) as fetched:
-        node.containerd.cri_pull(reference)
+        node.containerd.kubelet.pull(reference)
         said = node.containerd.run(
             reference, "first", "/bin/sh", "-c", "cat /etc/motd; echo mine >/etc/own && cat /etc/own; ls /usr/share/old"
         )
@@ -159,9 +160,41 @@ def test_a_published_image_runs_and_not_one_layer_is_fetched(node: Node) -> None
     assert [line for line in mounts(node.containerd.directory) if "overlay" in line] == []
 
 
+def test_a_kubelet_runs_a_pod_of_published_layers(node: Node) -> None:
+    kubelet, reference = node.containerd.kubelet, node.reference("published")
+    with node.fetching(PUBLISHED) as fetched, kubelet.pod("web") as sandbox:
+        kubelet.pull(reference)
+        container = kubelet.start(sandbox, "web", "main", reference, "/bin/sh", "-c", "cat /etc/motd; sleep 1000")
+        write = "echo x >/home/own; cat /home/own /usr/share/old/new"
+        assert kubelet.execute(container, "/bin/sh", "-c", write) == "x\nnew"
+        log = kubelet.logs / "main.log"
+        deadline = time.monotonic() + 10
+        while not log.exists() or b"changed" not in log.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kubelet.remove(container)
+    assert fetched == []
+    assert [line for line in mounts(node.containerd.directory) if "overlay" in line] == []
+
+
+def test_an_image_that_is_removed_leaves_no_snapshot_and_comes_back(node: Node) -> None:
+    reference = node.reference("published")
+    node.containerd.kubelet.pull(reference)
+    node.containerd.kubelet.remove_image(reference)
+    node.containerd.ctr("content", "prune", "references")  # containerd collects its garbage
+    deadline = time.monotonic() + 20
+    while (left := {chain_id(PUBLISHED)} & set(node.containerd.snapshots())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    with node.fetching(PUBLISHED) as fetched:
+        node.containerd.kubelet.pull(reference)
+    assert fetched == []
+    assert node.containerd.run(reference, "back", "/bin/cat", "/etc/motd") == "changed\n"
+
+
 def test_the_container_sees_what_overlayfs_would_have_shown(node: Node, tmp_path: Path) -> None:
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
     ours = node.tree(PUBLISHED, NAME, tmp_path / "ours")
     node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference)
     theirs = node.tree(PUBLISHED, "overlayfs", tmp_path / "theirs")
@@ -174,7 +207,7 @@ def test_the_container_sees_what_overlayfs_would_have_shown(node: Node, tmp_path
 def test_images_that_are_not_published_work_as_ever(node: Node) -> None:
     reference = node.reference("foreign")
     with node.fetching(FOREIGN) as fetched:
-        node.containerd.cri_pull(reference)
+        node.containerd.kubelet.pull(reference)
     assert fetched == ["0.0"]
     assert node.containerd.run(reference, "foreign", "/bin/cat", "/foreign") == "nowhere published"
 
@@ -182,7 +215,7 @@ def test_images_that_are_not_published_work_as_ever(node: Node) -> None:
 def test_of_an_image_that_is_published_in_part_the_rest_is_fetched(node: Node, tmp_path: Path) -> None:
     reference = node.reference("derived")
     with node.fetching(DERIVED) as fetched:
-        node.containerd.cri_pull(reference)
+        node.containerd.kubelet.pull(reference)
     assert fetched == ["0.2"]
     assert node.containerd.run(reference, "derived", "/bin/cat", "/opt/own", "/etc/motd") == "not publishedchanged\n"
     ours = node.tree(DERIVED, NAME, tmp_path / "ours")
@@ -202,7 +235,7 @@ def test_a_pull_by_ctr_which_says_no_digests_fetches_and_works(node: Node) -> No
 
 def test_a_container_is_committed_and_run_again(node: Node, tmp_path: Path) -> None:
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
     node.containerd.ctr("run", "--snapshotter", NAME, reference, "author", "/bin/sh", "-c", "echo new >/home/news")
     node.containerd.ctr("tasks", "rm", "author", status=None)
     try:
@@ -221,7 +254,7 @@ def test_a_container_is_committed_and_run_again(node: Node, tmp_path: Path) -> N
 
 def test_fifty_containers_of_one_image_start_at_once(node: Node) -> None:
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
 
     def say(number: int) -> str:
         return node.containerd.run(reference, f"many-{number}", "/bin/sh", "-c", f"echo {number} >/n; cat /n")
@@ -237,7 +270,7 @@ def test_fifty_containers_of_one_image_start_at_once(node: Node) -> None:
 def sleeping(node: Node, name: str) -> Iterator[None]:
     """A container that runs until the block ends."""
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
     node.containerd.ctr("run", "--detach", "--snapshotter", NAME, reference, name, "/bin/sleep", "10000")
     try:
         yield
@@ -276,12 +309,12 @@ def test_a_snapshot_removed_while_the_snapshotter_is_down_goes_later(node: Node)
 
 def test_without_the_repository_new_containers_are_refused_clearly_until_it_is_back(node: Node) -> None:
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
     node.made.unmount(node.mountpoint)
     refused = node.containerd.run(reference, "refused", "/bin/true", status=None)
     assert "unavailable" in refused
     assert f"is not mounted at {node.mountpoint}" in refused
-    node.containerd.cri_pull(node.reference("foreign"))
+    node.containerd.kubelet.pull(node.reference("foreign"))
     assert node.containerd.run(node.reference("foreign"), "unharmed", "/bin/cat", "/foreign") == "nowhere published"
     node.mount()
     assert node.containerd.run(reference, "again", "/bin/cat", "/etc/motd") == "changed\n"
@@ -289,7 +322,7 @@ def test_without_the_repository_new_containers_are_refused_clearly_until_it_is_b
 
 def test_a_client_that_was_killed_costs_new_containers_an_error_and_comes_back(node: Node) -> None:
     reference = node.reference("published")
-    node.containerd.cri_pull(reference)
+    node.containerd.kubelet.pull(reference)
     for process in clients_of(node.mountpoint):
         os.kill(process, 9)
     refused = node.containerd.run(reference, "dead", "/bin/true", status=None)
