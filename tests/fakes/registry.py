@@ -54,6 +54,7 @@ Script = Answer | Callable[[Seen], Answer]
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # who is turned away tries again only after a second
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up in the middle are what the tests are about."""

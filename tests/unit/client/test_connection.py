@@ -34,8 +34,11 @@ class FileSystem:
             if patience < Patience.DISK:
                 raise MustWait(Patience.DISK)
             assert self.disk.wait(10)
-        if request.inode == ARRIVING and not self.arriving.done():
-            raise MustWait(Patience.NETWORK, self.arriving)
+        if request.inode == ARRIVING:
+            if not self.arriving.done():
+                raise MustWait(Patience.NETWORK, self.arriving)
+            if error := self.arriving.exception():
+                raise self.refusal(request, error)
         return [b"answer ", b"to %d" % request.inode]
 
     def refusal(self, request: Request, error: BaseException) -> Refused:

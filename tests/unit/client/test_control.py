@@ -4,6 +4,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,10 +16,11 @@ from ducc.errors import BadInput
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A mountpoint whose socket lies in the test's own directory."""
-    monkeypatch.setattr("ducc.client.mountpoint._run_time_directory", lambda: tmp_path / "run")
-    return tmp_path / "mnt"
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A mountpoint whose socket lies in a directory of the test's own, with a name that is short enough for one."""
+    with TemporaryDirectory(prefix="ducc-") as short:
+        monkeypatch.setattr("ducc.client.mountpoint._run_time_directory", lambda: Path(short) / "run")
+        yield tmp_path / "mnt"
 
 
 @pytest.fixture
