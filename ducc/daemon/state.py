@@ -87,6 +87,7 @@ _IMAGES = f"SELECT {', '.join(_IMAGE)} FROM image ORDER BY image"  # noqa: S608 
 _RUNS = f"SELECT {', '.join(_RUN)} FROM run ORDER BY rowid DESC"  # noqa: S608
 _SAVE_IMAGE = f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * len(_IMAGE))})"  # noqa: S608
 _ADD_RUN = f"INSERT INTO run VALUES ({','.join('?' * len(_RUN))})"  # noqa: S608
+_HALF_WRITTEN = sqlite3.SQLITE_READONLY_ROLLBACK
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
 
 
@@ -194,12 +195,21 @@ def read_state(path: Path) -> tuple[list[ImageState], list[Run], dict[str, Any]]
     if not path.exists():
         return None
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as database:
-            images, runs = database.execute(_IMAGES).fetchall(), database.execute(_RUNS).fetchall()
-            notes = database.execute("SELECT name, value FROM note").fetchall()
-            return [_image(row) for row in images], [Run(*row) for row in runs], {k: json.loads(v) for k, v in notes}
+        try:
+            return _read(path, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != _HALF_WRITTEN:
+                raise
+            return _read(path, "rw")  # a daemon was killed as it wrote: this undoes it, as its next start would
     except (sqlite3.Error, ValueError, TypeError) as error:
         raise StateUnreadable(f"{path}: the daemon's state can't be read: {error}") from error
+
+
+def _read(path: Path, mode: str) -> tuple[list[ImageState], list[Run], dict[str, Any]]:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)) as database:
+        images, runs = database.execute(_IMAGES).fetchall(), database.execute(_RUNS).fetchall()
+        notes = database.execute("SELECT name, value FROM note").fetchall()
+    return [_image(row) for row in images], [Run(*row) for row in runs], {k: json.loads(v) for k, v in notes}
 
 
 def _image(row: tuple[Any, ...]) -> ImageState:

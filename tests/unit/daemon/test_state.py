@@ -1,7 +1,10 @@
 """The daemon's memory: a cache that may be lost, damaged, or read by others at any time."""
 
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +145,24 @@ def test_a_reader_never_costs_the_state(path, caplog, monkeypatch):
         assert "state not written" in caplog.text
         state.save([replace(IMAGE, attempts=10)])
     assert read_state(path)[0][0].attempts == 10
+
+
+DIES_AS_IT_WRITES = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA synchronous = OFF")
+database.execute("PRAGMA cache_size = 1")
+database.execute("UPDATE image SET reason = hex(randomblob(400))")
+os._exit(9)
+"""
+
+
+def test_what_a_daemon_wrote_when_it_was_killed_is_readable_without_it(path):
+    before = [replace(IMAGE, image=f"https://host.example/a:{number}") for number in range(500)]
+    with State(path) as state:
+        state.save(before)
+    assert subprocess.run([sys.executable, "-c", DIES_AS_IT_WRITES, path], check=False).returncode == 9
+    assert Path(f"{path}-journal").stat().st_size > 0
+    found = read_state(path)
+    assert found is not None
+    assert sorted(found[0], key=lambda one: one.image) == sorted(before, key=lambda one: one.image)
