@@ -49,8 +49,10 @@ class Containerd:
     def kubelet(self) -> Kubelet:
         return Kubelet(self.address, self.directory / "logs")
 
-    def ctr(self, *arguments: object, status: int | None = 0) -> "subprocess.CompletedProcess[str]":
-        command = ["ctr", "--address", self.address, "--namespace", NAMESPACE, *arguments]
+    def ctr(
+        self, *arguments: object, status: int | None = 0, namespace: str = NAMESPACE
+    ) -> "subprocess.CompletedProcess[str]":
+        command = ["ctr", "--address", self.address, "--namespace", namespace, *arguments]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
         assert status is None or done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
         return done
