@@ -23,6 +23,7 @@ from ducc.errors import BadInput, DuccError
 from snapshotter.settings import DEFAULT_CONFIG, LOG_LEVELS, Settings, read_settings
 
 if TYPE_CHECKING:
+    from snapshotter.calls import Snapshotter
     from snapshotter.metrics import Metrics
 
 log = logging.getLogger("ducc.snapshotter")
@@ -47,31 +48,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, opened: ExitStack) -> None:
     """Answer calls until SIGTERM or SIGINT; what it holds meanwhile is put on *opened*."""
-    import grpc
+    from snapshotter.metrics import Metrics
 
-    from snapshotter import service
+    opened.callback(os.umask, os.umask(0o077))
+    metrics = Metrics()
+    snapshotter = _snapshotter(settings, metrics, opened)
+    snapshotter.cleanup()
+    ended = opened.enter_context(_signalled())
+    if settings.metrics_file is not None:
+        _keep_written(metrics, settings.metrics_file, ended)
+    _answer(settings.address, snapshotter, metrics, opened)
+    named = ", ".join(f"{repository.fqrn} at {repository.mountpoint}" for repository in settings.repositories)
+    log.info("ready: address=%s root=%s repositories=%s", settings.address, settings.root, named)
+    ended.wait()
+
+
+def _snapshotter(settings: Settings, metrics: "Metrics", opened: ExitStack) -> "Snapshotter":
     from snapshotter.calls import Snapshotter
     from snapshotter.disk import Disk
-    from snapshotter.entrance import Entrance, SocketTaken, remove_stale
-    from snapshotter.metrics import Metrics
     from snapshotter.remote import Published
     from snapshotter.store import Store
 
-    os.umask(0o077)
-    metrics = Metrics()
     disk = Disk(settings.root)
     opened.enter_context(_only_one(settings.root))
     store = Store(disk.database)
     opened.callback(store.close)
     layers = Published(settings.repositories, settings.deadline_seconds)
-    snapshotter = Snapshotter(store, disk, layers, time.time_ns, metrics.decided)
-    snapshotter.cleanup()
+    return Snapshotter(store, disk, layers, time.time_ns, metrics.decided)
 
-    ended = opened.enter_context(_signalled())
-    if settings.metrics_file is not None:
-        _keep_written(metrics, settings.metrics_file, ended)
-    inner = settings.address.with_name(settings.address.name + ".grpc")
-    entrance = Entrance(settings.address, inner)
+
+def _answer(address: Path, snapshotter: "Snapshotter", metrics: "Metrics", opened: ExitStack) -> None:
+    """Take calls at *address* until *opened* is closed."""
+    import grpc
+
+    from snapshotter import service
+    from snapshotter.entrance import Entrance, SocketTaken, remove_stale
+
+    inner = address.with_name(address.name + ".grpc")
+    entrance = Entrance(address, inner)
     opened.callback(entrance.close)
     remove_stale(inner)
     server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
@@ -81,12 +95,8 @@ def run(settings: Settings, opened: ExitStack) -> None:
     except RuntimeError as error:
         raise SocketTaken(f"can't listen at {inner}: {error}") from error
     opened.callback(lambda: server.stop(_GRACE_SECONDS).wait())
-
     server.start()
     entrance.serve()
-    named = ", ".join(f"{repository.fqrn} at {repository.mountpoint}" for repository in settings.repositories)
-    log.info("ready: address=%s root=%s repositories=%s", settings.address, settings.root, named)
-    ended.wait()
 
 
 def _keep_written(metrics: "Metrics", path: Path, ended: threading.Event) -> None:
