@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ducc.snapshotter")
 
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _THREADS = 16
 _GRACE_SECONDS = 5.0  # for calls that were begun when a signal came
 
@@ -51,16 +52,16 @@ def run(settings: Settings, opened: ExitStack) -> None:
     from snapshotter.metrics import Metrics
 
     opened.callback(os.umask, os.umask(0o077))
+    opened.enter_context(_signals_held())
     metrics = Metrics()
     snapshotter = _snapshotter(settings, metrics, opened)
     snapshotter.cleanup()
-    ended = opened.enter_context(_signalled())
     if settings.metrics_file is not None:
-        _keep_written(metrics, settings.metrics_file, ended)
+        _keep_written(metrics, settings.metrics_file, opened)
     _answer(settings.address, snapshotter, metrics, opened)
     named = ", ".join(f"{repository.fqrn} at {repository.mountpoint}" for repository in settings.repositories)
     log.info("ready: address=%s root=%s repositories=%s", settings.address, settings.root, named)
-    ended.wait()
+    signal.sigwait(_ENDINGS)
 
 
 def _snapshotter(settings: Settings, metrics: "Metrics", opened: ExitStack) -> "Snapshotter":
@@ -99,7 +100,9 @@ def _answer(address: Path, snapshotter: "Snapshotter", metrics: "Metrics", opene
     entrance.serve()
 
 
-def _keep_written(metrics: "Metrics", path: Path, ended: threading.Event) -> None:
+def _keep_written(metrics: "Metrics", path: Path, opened: ExitStack) -> None:
+    ended = threading.Event()
+    opened.callback(ended.set)
     try:
         metrics.keep_written(path, ended)
     except OSError as error:
@@ -107,16 +110,13 @@ def _keep_written(metrics: "Metrics", path: Path, ended: threading.Event) -> Non
 
 
 @contextmanager
-def _signalled() -> Iterator[threading.Event]:
-    """Set by SIGTERM and SIGINT within the block, and by its end."""
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+def _signals_held() -> Iterator[None]:
+    """No thread that is started in the block is interrupted by the signals that end the program; one waits for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
-        yield ended
+        yield
     finally:
-        ended.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

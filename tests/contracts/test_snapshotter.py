@@ -385,6 +385,13 @@ def test_directories_of_nobody_go_and_state_of_others_is_never_touched(program: 
     assert (program.root / "snapshots" / "77" / "fs").is_dir()
 
 
+def test_a_signal_at_any_moment_ends_it_cleanly(program: Program) -> None:
+    assert program.stop() == 0
+    for _ in range(5):
+        program.start()  # returns as soon as the socket is there, amid the start
+        assert program.stop() == 0
+
+
 def test_a_second_snapshotter_takes_neither_socket_nor_state(program: Program, tmp_path: Path) -> None:
     for place, status in ((["--root", tmp_path / "other"], 111), (["--address", tmp_path / "other.sock"], 110)):
         command = [PROGRAM, "--config", program.directory / "config.toml", *place]
