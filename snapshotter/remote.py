@@ -4,6 +4,7 @@ Labels are text from outside: of the layer's digest nothing goes into a path but
 asked in order, each within a deadline, since a mount whose server hangs would keep the caller for ever.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as DeadlinePassed
@@ -51,26 +52,49 @@ class Published:
     """The layers of all *repositories*, the preferred one first."""
 
     def __init__(self, repositories: Sequence[MountedRepository], deadline_seconds: float) -> None:
-        self._deadline_seconds = deadline_seconds
-        self._asked = [(repository, _pool(repository)) for repository in repositories]
+        self._asked = [_Asked(repository, deadline_seconds) for repository in repositories]
 
     def find(self, layer: Digest) -> PublishedLayer:
         """Where *layer* is. Raises `NotPublished` or `LayersUnavailable`."""
         silent = []
-        for repository, pool in self._asked:
+        for asked in self._asked:
             try:
-                asked = pool.submit(repository.layer, layer)
-                return PublishedLayer(repository.fqrn, asked.result(self._deadline_seconds))
+                return PublishedLayer(asked.repository.fqrn, asked.layer(layer))
             except LayerAbsent:
                 continue
             except RepositoryUnavailable as error:
                 silent.append(str(error))
-            except DeadlinePassed:
-                asked.cancel()
-                silent.append(f"{repository.fqrn} did not answer within {self._deadline_seconds:g} s")
         if silent:
             raise LayersUnavailable(f"layer {layer} can't be read: {'; '.join(silent)}")
         raise NotPublished(f"layer {layer} is in no repository")
+
+
+class _Asked:
+    """A repository that is asked within a deadline, and left alone for as long when it let one pass.
+
+    So a chain of forty layers waits once for a repository that hangs, not forty times.
+    """
+
+    def __init__(self, repository: MountedRepository, deadline_seconds: float) -> None:
+        self.repository = repository
+        self._deadline_seconds = deadline_seconds
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=repository.fqrn)
+        self._silent_until = 0.0  # on the monotonic clock
+
+    def layer(self, digest: Digest) -> Path:
+        """Where the layer is. Raises `LayerAbsent` or `RepositoryUnavailable`."""
+        if time.monotonic() < self._silent_until:
+            raise self._silence()
+        asked = self._threads.submit(self.repository.layer, digest)
+        try:
+            return asked.result(self._deadline_seconds)
+        except DeadlinePassed:
+            asked.cancel()
+            self._silent_until = time.monotonic() + self._deadline_seconds
+            raise self._silence() from None
+
+    def _silence(self) -> RepositoryUnavailable:
+        return RepositoryUnavailable(f"{self.repository.fqrn} did not answer within {self._deadline_seconds:g} s")
 
 
 def layer_of(labels: Mapping[str, str]) -> Digest:
@@ -79,7 +103,3 @@ def layer_of(labels: Mapping[str, str]) -> Digest:
         if label in labels:
             return Digest.parse(labels[label])
     raise MalformedDigest("no label says the layer's digest: containerd is to annotate snapshots")
-
-
-def _pool(repository: MountedRepository) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix=repository.fqrn)

@@ -70,6 +70,24 @@ def test_a_repository_that_hangs_costs_each_caller_its_deadline_and_no_more() ->
         ended.set()
 
 
+def test_a_chain_waits_once_for_a_repository_that_hangs_which_is_asked_again_later() -> None:
+    ended = threading.Event()
+
+    def hang() -> Path:
+        ended.wait(60)
+        return Path("/first")
+
+    layers = Published([Scripted("hanging.test", hang), FULL], 0.3)
+    started = time.monotonic()
+    assert {layers.find(LAYER).fqrn for _ in range(40)} == {"full.test"}
+    assert time.monotonic() - started < 3
+    ended.set()
+    deadline = time.monotonic() + 10
+    while layers.find(LAYER).fqrn != "hanging.test":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("label", LAYER_LABELS)
 def test_both_families_of_labels_say_the_layer(label: str) -> None:
     assert layer_of({label: str(LAYER), "other": "x"}) == LAYER
