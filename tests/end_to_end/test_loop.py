@@ -12,6 +12,7 @@ import time
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import requests
@@ -322,9 +323,7 @@ def test_no_credential_is_in_any_output(shelf, made, tmp_path):
 
 
 NOBODY = 65534
-OPEN_THE_WAY = (
-    'mount --bind "$1" "$2" && mount -t tmpfs -o mode=755 none "$3" && mkdir -p "$1" && mount --bind "$2" "$1"'
-)
+PROJECT = Path(__file__).parents[2]
 AS_NOBODY = [
     "setpriv", "--pdeathsig", "KILL", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs",
     "--bounding-set=-all", "--inh-caps=-all",
@@ -332,14 +331,21 @@ AS_NOBODY = [
 
 
 def for_nobody(tmp_path):
-    """Words that run a command as the user nobody, in whose view the interpreter can be reached."""
-    python = Path(sys.base_prefix)
-    hidden = [path for path in reversed(python.parents) if not path.stat().st_mode & 0o001]
-    if not hidden:
+    """Words that run a command as the user nobody, in whose view interpreter and project can be reached."""
+    ways = {}  # to what lies below a directory that nobody may enter: that directory
+    for tree in map(Path, (sys.base_prefix, sys.prefix, PROJECT)):
+        if closed := [path for path in reversed(tree.parents) if not path.stat().st_mode & 0o001]:
+            ways[tree] = closed[0]
+    if not ways:
         return AS_NOBODY
-    (tmp_path / "python").mkdir()
-    script = f'{OPEN_THE_WAY} && shift 3 && exec "$@"'
-    return ["unshare", "--mount", "sh", "-c", script, "sh", python, tmp_path / "python", hidden[0], *AS_NOBODY]
+    copies = {tree: tmp_path / f"way-{number}" for number, tree in enumerate(ways)}
+    for copy in copies.values():
+        copy.mkdir()
+    steps = [f"mount --bind {quote(str(tree))} {quote(str(copy))}" for tree, copy in copies.items()]
+    steps += [f"mount -t tmpfs -o mode=755 none {quote(str(closed))}" for closed in dict.fromkeys(ways.values())]
+    for tree, copy in copies.items():
+        steps += [f"mkdir -p {quote(str(tree))}", f"mount --bind {quote(str(copy))} {quote(str(tree))}"]
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh", *AS_NOBODY]
 
 
 def give_to_nobody(directory):
