@@ -188,7 +188,7 @@ class _Unusable(sqlite3.DatabaseError):
 
 
 def read_state(path: Path) -> tuple[list[ImageState], list[Run], dict[str, Any]] | None:
-    """What a daemon has written to *path* so far, read without disturbing it; None when there is no file.
+    """What a daemon has written to *path* so far, read without disturbing it; None when that is nothing at all.
 
     Raises `StateUnreadable`.
     """
@@ -205,8 +205,10 @@ def read_state(path: Path) -> tuple[list[ImageState], list[Run], dict[str, Any]]
         raise StateUnreadable(f"{path}: the daemon's state can't be read: {error}") from error
 
 
-def _read(path: Path, mode: str) -> tuple[list[ImageState], list[Run], dict[str, Any]]:
+def _read(path: Path, mode: str) -> tuple[list[ImageState], list[Run], dict[str, Any]] | None:
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)) as database:
+        if database.execute("PRAGMA user_version").fetchone() == (0,):
+            return None  # a daemon is just making it
         images, runs = database.execute(_IMAGES).fetchall(), database.execute(_RUNS).fetchall()
         notes = database.execute("SELECT name, value FROM note").fetchall()
     return [_image(row) for row in images], [Run(*row) for row in runs], {k: json.loads(v) for k, v in notes}
@@ -233,6 +235,7 @@ def _prepared(name: str) -> sqlite3.Connection:
         if version not in (0, _VERSION):
             raise _Unusable(f"it is of version {version}")
         with database:
+            database.execute("BEGIN IMMEDIATE")  # whoever reads meanwhile sees all tables or none
             database.execute(f"CREATE TABLE IF NOT EXISTS image ({', '.join(_IMAGE)}, PRIMARY KEY (image))")
             database.execute(f"CREATE TABLE IF NOT EXISTS run ({', '.join(_RUN)})")
             database.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT)")

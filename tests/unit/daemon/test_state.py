@@ -166,3 +166,11 @@ def test_what_a_daemon_wrote_when_it_was_killed_is_readable_without_it(path):
     found = read_state(path)
     assert found is not None
     assert sorted(found[0], key=lambda one: one.image) == sorted(before, key=lambda one: one.image)
+
+
+def test_a_file_that_a_daemon_is_just_making_says_nothing_yet(tmp_path):
+    path = tmp_path / "state.sqlite"
+    path.touch()
+    assert read_state(path) is None
+    State(path).close()
+    assert read_state(path) == ([], [], {})
