@@ -31,7 +31,9 @@ class Daemon:
             time.sleep(0.05)
 
     def until_granted(self, *wishes):
-        self.until(lambda: self.statuses() == dict.fromkeys(wishes, "granted"))
+        """Wait until it is at work, and says so of these wishes: the state alone may be that of an earlier one."""
+        granted = dict.fromkeys(wishes, "granted")
+        self.until(lambda: "ready: " in self.output() and self.statuses() == granted)
 
     def output(self):
         return self.log.read_text(errors="replace")
