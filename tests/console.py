@@ -13,7 +13,7 @@ from tests.leftovers import SESSION_VARIABLE
 
 SCRIPT = Path(sys.executable).with_name("ducc")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-STOP_SECONDS = 20
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.console import SYSTEM_PATH, stop
 from tests.needs import need_program
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 CONFIGURATION = """\
 http_port 127.0.0.1:{port}

@@ -21,7 +21,7 @@ from tests.needs import need_fuse, need_root
 
 PROGRAMS = ("cvmfs2", "cvmfs_swissknife")
 HINT = "install the packages cvmfs and cvmfs-server, see https://cvmfs.readthedocs.io/en/stable/cpt-quickstart.html"
-END_SECONDS = 20
+END_SECONDS = 60
 STATISTICS = Path("/var/spool/cvmfs")  # where the collector insists on writing its statistics
 NOTHING_FOUND = "no problems found"
 

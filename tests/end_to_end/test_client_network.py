@@ -86,7 +86,7 @@ def test_a_proxy_that_dies_is_passed_over_while_files_are_read(configured: Confi
         mortal.kill()
         began = time.monotonic()
         assert [(site.root / str(number)).read_bytes() for number in range(1, 10)] == [b"%d" % n for n in range(1, 10)]
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         status = configured.client("status", site.root)
         assert "through DIRECT" in status
         assert "asking others" in configured.log
@@ -122,7 +122,7 @@ def test_the_second_server_takes_over_in_time(fault: str, configured: Configured
         began = time.monotonic()
         assert (site.root / "file").read_bytes() == b"content"
         assert (site.root / "d" / "other").read_bytes() == b"other"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 def _fill(server: FakeRegistry, site: Site) -> None:

@@ -32,7 +32,7 @@ from tests.needs import need_fuse, need_root
 from tests.trees import scan
 from tests.unit.client.publisher import Publisher
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 BIG_PIECES = [os.urandom(1_000_000) for _ in range(4)]
 OPAQUE = xattrs.encode([(b"trusted.overlay.opaque", b"y"), (b"user.overlay.opaque", b"y")])
 
@@ -399,7 +399,7 @@ def test_when_the_server_is_gone_what_was_read_can_be_read_and_the_rest_fails_so
     began = time.monotonic()
     with raises_errno(errno.EIO):
         (site.root / "unread").read_bytes()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     os.kill(site.daemon(), signal.SIGHUP)  # a refresh that fails changes nothing
     assert sorted(os.listdir(site.root)) == ["read", "unread"]
     site.serve()

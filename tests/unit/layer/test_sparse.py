@@ -155,4 +155,4 @@ def test_a_hole_costs_no_memory() -> None:
     next(iter(reader))
     assert sum(map(len, reader.pieces(1 << 20))) == 4 << 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60

@@ -178,7 +178,7 @@ def test_git_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, mon
     loaded = Source.parse("git+https://host.org/b//w.yaml").load()
     assert isinstance(loaded.error, GitFailed)
     assert "took longer than 0.3 s" in str(loaded.error)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_without_the_program_git_the_source_says_so(tmp_path, monkeypatch):
