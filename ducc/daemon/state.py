@@ -1,31 +1,26 @@
 """What the daemon remembers of its wishes: a cache in SQLite, which others may read while it works.
 
-Deleting it costs one slower pass. A file that is damaged, or another version's, is replaced by an empty one with a
-warning; where none can be written, memory must do. Bounded: by the wishes, `MAX_LEFT` that left, and `MAX_RUNS` runs.
+Deleting it costs one slower pass. Bounded: by the wishes, `MAX_LEFT` that left, and `MAX_RUNS` runs.
 """
 
 import json
-import logging
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self
 from urllib.parse import quote
 
 from ducc.errors import DuccError
-
-log = logging.getLogger(__name__)
+from ducc.lossy import BUSY_SECONDS, LossyDatabase, Unusable
 
 MAX_RUNS = 1000
 MAX_LEFT = 10_000
 MAX_REASON = 500  # characters
 
 _VERSION = 1
-_BUSY_SECONDS = 10
 
 
 class StateUnreadable(DuccError):
@@ -88,7 +83,6 @@ _RUNS = f"SELECT {', '.join(_RUN)} FROM run ORDER BY rowid DESC"  # noqa: S608
 _SAVE_IMAGE = f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * len(_IMAGE))})"  # noqa: S608
 _ADD_RUN = f"INSERT INTO run VALUES ({','.join('?' * len(_RUN))})"  # noqa: S608
 _HALF_WRITTEN = sqlite3.SQLITE_READONLY_ROLLBACK
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
 
 
 class State:
@@ -96,95 +90,45 @@ class State:
 
     def __init__(self, path: Path | None) -> None:
         """Open or make the file; None keeps it in memory."""
-        self._path = path
-        self._lock = Lock()
-        self._database = self._open()
+        self._database = LossyDatabase(path, "state", _prepare)
 
     def images(self) -> list[ImageState]:
         """All that is remembered, by name."""
-        return [_image(row) for row in self._rows(_IMAGES)]
+        return [_image(row) for row in self._database.rows(_IMAGES)]
 
     def runs(self, number: int = MAX_RUNS) -> list[Run]:
         """The latest *number* runs, newest first."""
-        return [Run(*row) for row in self._rows(f"{_RUNS} LIMIT {number:d}")]
+        return [Run(*row) for row in self._database.rows(f"{_RUNS} LIMIT {number:d}")]
 
     def notes(self) -> dict[str, Any]:
         """What else was noted, by name."""
-        return {name: json.loads(text) for name, text in self._rows("SELECT name, value FROM note")}
+        return {name: json.loads(text) for name, text in self._database.rows("SELECT name, value FROM note")}
 
     def save(self, images: Iterable[ImageState]) -> None:
         """Remember these instead of what was known of them."""
-        self._write(_SAVE_IMAGE, map(_row, images))
+        self._database.write(_SAVE_IMAGE, map(_row, images))
         left = "SELECT image FROM image WHERE left_at IS NOT NULL ORDER BY left_at DESC LIMIT -1 OFFSET"
-        self._write(f"DELETE FROM image WHERE image IN ({left} ?)", [(MAX_LEFT,)])  # noqa: S608 - constants
+        self._database.write(f"DELETE FROM image WHERE image IN ({left} ?)", [(MAX_LEFT,)])  # noqa: S608 - constants
 
     def forget(self, images: Iterable[str]) -> None:
-        self._write("DELETE FROM image WHERE image = ?", ((image,) for image in images))
+        self._database.write("DELETE FROM image WHERE image = ?", ((image,) for image in images))
 
     def add_run(self, run: Run) -> None:
-        self._write(_ADD_RUN, [astuple(run)])
-        self._write("DELETE FROM run WHERE rowid <= (SELECT max(rowid) FROM run) - ?", [(MAX_RUNS,)])
+        self._database.write(_ADD_RUN, [astuple(run)])
+        self._database.write("DELETE FROM run WHERE rowid <= (SELECT max(rowid) FROM run) - ?", [(MAX_RUNS,)])
 
     def note(self, name: str, value: Any) -> None:
         """Remember any JSON value under a name."""
-        self._write("INSERT OR REPLACE INTO note VALUES (?,?)", [(name, json.dumps(value))])
+        self._database.write("INSERT OR REPLACE INTO note VALUES (?,?)", [(name, json.dumps(value))])
 
     def close(self) -> None:
-        with self._lock:
-            self._database.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _rows(self, question: str) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._database.execute(question).fetchall()
-            except sqlite3.DatabaseError as error:
-                self._recover(error)
-                return []
-
-    def _write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._lock:
-            try:
-                with self._database:
-                    self._database.executemany(statement, rows)
-            except sqlite3.DatabaseError as error:
-                self._recover(error)
-
-    def _open(self) -> sqlite3.Connection:
-        if self._path is None:
-            return _prepared(":memory:")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return _prepared(str(self._path))
-        except (sqlite3.DatabaseError, OSError) as error:
-            return self._another(error)
-
-    def _recover(self, error: sqlite3.DatabaseError) -> None:
-        """Replace what is damaged; a full disk, or a reader that holds on for long, costs only this one note."""
-        if not _is_damage(error):
-            log.warning("state not written: path=%s reason=%s", self._path, error)
-            return
-        with suppress(sqlite3.Error):
-            self._database.close()
-        self._database = self._another(error)
-
-    def _another(self, error: Exception) -> sqlite3.Connection:
-        log.warning("state not usable, starting with an empty one: path=%s reason=%s", self._path, error)
-        if self._path is not None and _is_damage(error):
-            with suppress(sqlite3.DatabaseError, OSError):
-                for suffix in ("", "-journal"):
-                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-                return _prepared(str(self._path))
-        return _prepared(":memory:")
-
-
-class _Unusable(sqlite3.DatabaseError):
-    """A database, but not one that this version can use."""
 
 
 def read_state(path: Path) -> tuple[list[ImageState], list[Run], dict[str, Any]] | None:
@@ -206,7 +150,7 @@ def read_state(path: Path) -> tuple[list[ImageState], list[Run], dict[str, Any]]
 
 
 def _read(path: Path, mode: str) -> tuple[list[ImageState], list[Run], dict[str, Any]] | None:
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)) as database:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=BUSY_SECONDS)) as database:
         if database.execute("PRAGMA user_version").fetchone() == (0,):
             return None  # a daemon is just making it
         images, runs = database.execute(_IMAGES).fetchall(), database.execute(_RUNS).fetchall()
@@ -223,32 +167,21 @@ def _row(image: ImageState) -> tuple[Any, ...]:
     return tuple(getattr(image, name)[:MAX_REASON] if name == "reason" else getattr(image, name) for name in _IMAGE)
 
 
-def _is_damage(error: Exception) -> bool:
-    return isinstance(error, _Unusable) or getattr(error, "sqlite_errorcode", -1) & 0xFF in _DAMAGED
-
-
-def _prepared(name: str) -> sqlite3.Connection:
-    database = sqlite3.connect(name, timeout=_BUSY_SECONDS, check_same_thread=False)
+def _prepare(database: sqlite3.Connection) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version not in (0, _VERSION):
+        raise Unusable(f"it is of version {version}")
+    with database:
+        database.execute("BEGIN IMMEDIATE")  # whoever reads meanwhile sees all tables or none
+        database.execute(f"CREATE TABLE IF NOT EXISTS image ({', '.join(_IMAGE)}, PRIMARY KEY (image))")
+        database.execute(f"CREATE TABLE IF NOT EXISTS run ({', '.join(_RUN)})")
+        database.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT)")
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+    if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
+        raise Unusable("it is damaged")
+    database.execute(_RUNS).fetchone()
     try:
-        database.execute("PRAGMA synchronous = OFF")  # a cache: what a power cut damages is made anew
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise _Unusable(f"it is of version {version}")
-        with database:
-            database.execute("BEGIN IMMEDIATE")  # whoever reads meanwhile sees all tables or none
-            database.execute(f"CREATE TABLE IF NOT EXISTS image ({', '.join(_IMAGE)}, PRIMARY KEY (image))")
-            database.execute(f"CREATE TABLE IF NOT EXISTS run ({', '.join(_RUN)})")
-            database.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT)")
-            database.execute(f"PRAGMA user_version = {_VERSION}")
-        if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
-            raise _Unusable("it is damaged")
         for row in database.execute(_IMAGES):
             _image(row)
-        database.execute(_RUNS).fetchone()
     except (ValueError, TypeError) as error:
-        database.close()
-        raise _Unusable(str(error)) from error
-    except BaseException:
-        database.close()
-        raise
-    return database
+        raise Unusable(str(error)) from error

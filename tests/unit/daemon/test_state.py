@@ -134,7 +134,7 @@ def test_a_reader_finds_no_state_or_says_that_it_can_not_be_read(path):
 
 
 def test_a_reader_never_costs_the_state(path, caplog, monkeypatch):
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("ducc.lossy.BUSY_SECONDS", 0.01)
     with State(path) as state:
         state.save([IMAGE])
         reader = sqlite3.connect(path)
