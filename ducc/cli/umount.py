@@ -1,7 +1,8 @@
-"""Take a mounted repository away, and wait until the process behind it has ended."""
+"""Take a mounted repository away, and wait until the process behind it has ended, or is still needed elsewhere."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 
@@ -18,5 +19,6 @@ def run(arguments: argparse.Namespace) -> int:
     entry = mounted_at(directory)
     if entry is None or entry.type != MOUNT_TYPE:
         raise BadInput(f"no repository is mounted at {directory}")
-    unmount(directory)
+    if not unmount(directory):
+        print(f"{directory} is unmounted; overlays or other mount namespaces still use it", file=sys.stderr)
     return 0

@@ -19,7 +19,9 @@ from ducc.errors import DuccError
 
 MOUNT_TYPE = "fuse.ducc"
 _END_SECONDS = 30.0  # how long a process may take to end after its mount is gone
+_SETTLING_SECONDS = 1.0  # how long the kernel may take to end a mount that nobody uses
 _READ_AHEAD_KB = 1024
+_STILL_IN_USE = "was mounted before, and an overlay or another mount namespace still uses that: end it first"
 
 
 class MountFailed(DuccError):
@@ -61,20 +63,29 @@ def _mounts() -> Iterator[MountEntry]:
         yield MountEntry(fields[2], _unescaped(fields[4]), fields[dash + 1], _unescaped(fields[dash + 2]))
 
 
-def unmount(directory: Path) -> None:
-    """Take the mount away and wait until the process behind it has ended; a dead mount goes even if it is in use."""
+def unmount(directory: Path) -> bool:
+    """Take the mount away and wait until the process behind it has ended; a dead mount goes even if it is in use.
+
+    False: the process goes on, since an overlay or another mount namespace shows the repository; it ends with the last
+    of them.
+    """
     lock = _lock_path(directory)
+    entry = mounted_at(directory)
     options = ["-u"] if _is_held(lock) else ["-u", "-z"]
     command = ["fusermount3", *options, str(directory)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         reason = finished.stderr.strip().splitlines() or ["fusermount3 does not say why"]
         raise UnmountFailed(f"{directory} is still mounted: {reason[-1]}")
-    deadline = time.monotonic() + _END_SECONDS
+    began = time.monotonic()
     while _is_held(lock):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > _SETTLING_SECONDS and entry and _is_known_to_the_kernel(entry):
+            return False
+        if waited > _END_SECONDS:
             raise UnmountFailed(f"{directory} is unmounted, but the process behind it has not ended")
         time.sleep(0.01)
+    return True
 
 
 def detach(directory: Path) -> None:
@@ -93,7 +104,8 @@ def claimed(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise MountFailed(f"{directory} is mounted already, or just being mounted") from None
+            reason = "is mounted already, or just being mounted" if mounted_at(directory) else _STILL_IN_USE
+            raise MountFailed(f"{directory} {reason}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -106,6 +118,11 @@ def read_more_ahead(directory: Path) -> None:
     if entry is not None and os.geteuid() == 0:
         with suppress(OSError):  # a container may see the setting and not be allowed to change it
             Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb").write_text(str(_READ_AHEAD_KB))
+
+
+def _is_known_to_the_kernel(entry: MountEntry) -> bool:
+    """Is the file system alive, wherever it is mounted?"""
+    return Path(f"/sys/class/bdi/{entry.device}").exists()
 
 
 def _is_held(lock: Path) -> bool:

@@ -200,6 +200,26 @@ def test_it_works_with_the_mount_as_working_directory_of_whoever_mounts(site: Si
     assert os.readlink(f"/proc/{worker(site)}/cwd") == "/"
 
 
+def test_unmounting_does_not_wait_for_what_is_used_in_another_mount_namespace(site: Site) -> None:
+    """As every container has one: the repository stays there, and the process behind it, until the container ends."""
+    published(site)
+    processes = site.processes()
+    script = "cat; cat mnt/motd"
+    elsewhere = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], cwd=site.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_for(lambda: os.readlink(f"/proc/{elsewhere.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"))
+    assert "still use it" in site.ducc("umount", site.root).stderr
+    assert not os.path.ismount(site.root)
+    url = f"http://127.0.0.1:{site.port}/cvmfs/{signing.FQRN}"
+    refused = site.ducc("mount", signing.FQRN, site.root, "--url", url, *site.options, status=54)
+    assert "still uses that" in refused.stderr
+    output, _ = elsewhere.communicate(timeout=60)
+    assert output == TEXT
+    wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+    site.mount()
+
+
 def test_unmounting_leaves_no_process_and_no_file(site: Site) -> None:
     published(site)
     assert (site.root / "motd").read_bytes() == TEXT
