@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 from ducc.image.digest import Digest, MalformedDigest
+from ducc.rootfs.disk import Disk, Usage
 from ducc.rootfs.overlay import Mount, bind, overlay
 from snapshotter import filters
-from snapshotter.disk import Disk
 from snapshotter.remote import REMOTE, TARGET, LayersUnavailable, NotPublished, PublishedLayer, layer_of
 from snapshotter.snapshots import (
     Kind,
     Snapshot,
     SnapshotExists,
-    Usage,
     WrongState,
     committed,
     relabelled,

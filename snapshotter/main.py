@@ -4,7 +4,6 @@ Exit status: 0 when a signal stopped it, 2 bad settings, 110 its files can't be 
 """
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
@@ -65,13 +64,14 @@ def run(settings: Settings, opened: ExitStack) -> None:
 
 
 def _snapshotter(settings: Settings, metrics: "Metrics", opened: ExitStack) -> "Snapshotter":
+    from ducc.rootfs.disk import Disk
+    from ducc.rootfs.state import only_one
     from snapshotter.calls import Snapshotter
-    from snapshotter.disk import Disk
     from snapshotter.remote import Published
     from snapshotter.store import Store
 
-    disk = Disk(settings.root)
-    opened.enter_context(_only_one(settings.root))
+    disk = Disk(settings.root, "snapshots")
+    opened.enter_context(only_one(settings.root))
     store = Store(disk.database)
     opened.callback(store.close)
     layers = Published(settings.repositories, settings.deadline_seconds)
@@ -117,19 +117,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _only_one(root: Path) -> Iterator[None]:
-    """Hold *root*, so that no second process changes what is there."""
-    from snapshotter.store import StateUnusable
-
-    with (root / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateUnusable(f"{root}: another snapshotter works there") from None
-        yield
 
 
 def _parser() -> argparse.ArgumentParser:

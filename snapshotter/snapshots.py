@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
+from ducc.rootfs.disk import NOTHING_USED, Usage
 
 _LONGEST_NAME = 4096
 _LONGEST_LABEL = 4096  # name and value together
@@ -53,14 +54,6 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a snapshot takes of the local disk, without those below it."""
-
-    size_bytes: int = 0
-    inodes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """*number* names its directory, and is never used again. *layer*: the published layer that it is, if it is one."""
 
@@ -71,7 +64,7 @@ class Snapshot:
     labels: Mapping[str, str]
     created_ns: int
     updated_ns: int
-    usage: Usage = Usage()
+    usage: Usage = NOTHING_USED
     layer: Digest | None = None
 
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ducc.errors import DuccError
 from ducc.image.digest import Digest
-from snapshotter.snapshots import Kind, Snapshot, SnapshotExists, UnknownSnapshot, Usage, WrongState, shown
+from ducc.rootfs.disk import Usage
+from ducc.rootfs.state import open_database
+from snapshotter.snapshots import Kind, Snapshot, SnapshotExists, UnknownSnapshot, WrongState, shown
 
 _VERSION = 1
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE snapshots (
     number     INTEGER PRIMARY KEY AUTOINCREMENT,                -- names the directory; never used again
     name       TEXT NOT NULL UNIQUE,                             -- containerd's key or name
@@ -31,7 +32,6 @@ CREATE TABLE snapshots (
     layer      TEXT                                              -- hex digits of the published layer, if it is one
 );
 CREATE INDEX snapshots_by_parent ON snapshots (parent);
-PRAGMA user_version = {_VERSION};
 """
 _SELECT = """
 SELECT this.number, this.name, coalesce(below.name, ''), this.kind, this.labels, this.created_ns, this.updated_ns,
@@ -47,20 +47,11 @@ WITH RECURSIVE chain (number, parent, depth) AS (
 _BY_DEPTH = " JOIN chain ON chain.number = this.number ORDER BY chain.depth"
 
 
-class StateUnusable(DuccError):
-    """The snapshotter's own files can't be relied on. They are never made anew over what is there."""
-
-    exit_code = 110
-
-
 class Store:
     """All snapshots. What is read and written within `transaction` belongs together."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._database = _opened(path)
-        except sqlite3.Error as error:
-            raise StateUnusable(f"{path}: {error}; repair it, or remove all of {path.parent} and pull anew") from error
+        self._database = open_database(path, _SCHEMA, _VERSION)
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -147,20 +138,6 @@ class Store:
     def _rows(self, query: str, *parameters: str) -> list[Snapshot]:
         with self._lock:
             return [_snapshot(row) for row in self._database.execute(query, parameters)]
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
-    (damage,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    if damage != "ok":
-        raise sqlite3.DatabaseError(damage)
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} COMMIT")
-    elif version != _VERSION:
-        raise sqlite3.DatabaseError(f"is of version {version}, this program reads {_VERSION}")
-    return database
 
 
 def _values(snapshot: Snapshot) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ducc.rootfs.state import StateUnusable
 from snapshotter.entrance import SocketTaken
 from snapshotter.settings import DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_ROOT
-from snapshotter.store import StateUnusable
 
 UNIT = Path(__file__).parents[3] / "packaging" / "ducc-snapshotter.service"
 HIGHEST_EXPOSURE = 30  # of 100, by systemd's own count

@@ -2,11 +2,11 @@
 
 import pytest
 
+from ducc.rootfs.disk import Usage
 from snapshotter.snapshots import (
     InvalidRequest,
     Kind,
     Snapshot,
-    Usage,
     WrongState,
     committed,
     relabelled,

@@ -1,38 +1,51 @@
-"""The snapshotter's own directories: what is local of a snapshot, and what is left of one that is gone.
+"""An engine's own directories: what is local of a snapshot or layer, and what is left of one that is gone.
 
-    snapshots/<number>/fs     a local snapshot's files, or a link to where its published layer is
-    snapshots/<number>/work   overlayfs's scratch; of active snapshots
-    snapshots/0/fs            empty: the lowest directory of overlays that need one
-    gone/<number>             being deleted
+    <name>/<number>/fs     a local one's files, or a link to where a published layer is
+    <name>/<number>/work   overlayfs's scratch; of those that are written to
+    <name>/0/fs            empty: the lowest directory of overlays that need one
+    gone/<number>          being deleted
 
-Names are short and numeric: an engine says lower directories relative to `snapshots`, and hundreds must fit in a page.
+Names are short and numeric: who mounts says lower directories relative to `<name>`, and hundreds must fit in a page.
 """
 
 import os
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ducc.rootfs.mounts import mounted
 from ducc.rootfs.overlay import directories_in_use, require_mountable
-from snapshotter.snapshots import Usage
-from snapshotter.store import StateUnusable
+from ducc.rootfs.state import StateUnusable
 
-DATABASE = "snapshots.sqlite"
 _BLOCK = 512  # what st_blocks counts in, whatever the file system
 
 
-class Disk:
-    """Everything below *root*; only root sees what is there. Raises `StateUnusable` where it can't be."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a directory takes of the local disk, without those below it."""
 
-    def __init__(self, root: Path) -> None:
+    size_bytes: int = 0
+    inodes: int = 0
+
+
+NOTHING_USED = Usage()
+
+
+class Disk:
+    """Everything below *root*; only root sees what is there. Raises `StateUnusable` where it can't be.
+
+    *name* is what the numbered directories are in: `snapshots`, `layers`.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
         self.root = require_mountable(root)
-        self.snapshots = root / "snapshots"
+        self.top = root / name
         self._gone = root / "gone"
         self._require_ours()
         try:
-            for directory, mode in ((root, 0o711), (self.snapshots, 0o700), (self._gone, 0o700)):
+            for directory, mode in ((root, 0o711), (self.top, 0o700), (self._gone, 0o700)):
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(mode)
             self.empty.mkdir(parents=True, exist_ok=True)
@@ -41,17 +54,17 @@ class Disk:
 
     @property
     def database(self) -> Path:
-        return self.root / DATABASE
+        return self.root / f"{self.top.name}.sqlite"
 
     @property
     def empty(self) -> Path:
-        return self.snapshots / "0" / "fs"
+        return self.top / "0" / "fs"
 
     def files(self, number: int) -> Path:
-        return self.snapshots / str(number) / "fs"
+        return self.top / str(number) / "fs"
 
     def work(self, number: int) -> Path:
-        return self.snapshots / str(number) / "work"
+        return self.top / str(number) / "work"
 
     # --- making and taking away ---
 
@@ -78,7 +91,7 @@ class Disk:
 
     def point(self, number: int, target: Path) -> None:
         """Let the link of a snapshot that has one lead to *target*; mounts that there are do not notice."""
-        link, new = self.files(number), self.snapshots / str(number) / "new"
+        link, new = self.files(number), self.top / str(number) / "new"
         if os.readlink(link) != str(target):
             new.unlink(missing_ok=True)
             new.symlink_to(target)
@@ -97,7 +110,7 @@ class Disk:
         Nobody may make or remove a snapshot meanwhile.
         """
         kept = {"0", *map(str, alive)}
-        orphans = [name for name in os.listdir(self.snapshots) if name not in kept]
+        orphans = [name for name in os.listdir(self.top) if name not in kept]
         if orphans:
             in_use = self._in_use()
             orphans = [name for name in orphans if name not in in_use]
@@ -110,7 +123,7 @@ class Disk:
     def usage(self, number: int) -> Usage:
         """What the snapshot takes of this disk. Files that go meanwhile are not counted."""
         if self.files(number).is_symlink():
-            return Usage()
+            return NOTHING_USED
         blocks, seen = 0, set()
         for status in _statuses(self.files(number)):
             if (status.st_dev, status.st_ino) not in seen:
@@ -119,29 +132,29 @@ class Disk:
         return Usage(blocks * _BLOCK, len(seen))
 
     def _home(self, number: int) -> Path:
-        home = self.snapshots / str(number)
+        home = self.top / str(number)
         if home.exists():  # of a snapshot that a crash kept from being remembered; nobody was told its number
             self._delete(home.name)
         home.mkdir(mode=0o700)
         return home
 
     def _in_use(self) -> set[str]:
-        return directories_in_use(mounted(), self.snapshots)
+        return directories_in_use(mounted(), self.top)
 
     def _delete(self, name: str) -> None:
         try:
-            (self.snapshots / name).rename(self._gone / name)
+            (self.top / name).rename(self._gone / name)
         except FileNotFoundError:
             return
         shutil.rmtree(self._gone / name, ignore_errors=True)
 
     def _require_ours(self) -> None:
         """Directories without our database are somebody else's, or the only copy of what containerd counts on."""
-        if self.database.exists() or not self.snapshots.is_dir():
+        if self.database.exists() or not self.top.is_dir():
             return
-        if set(os.listdir(self.snapshots)) - {"0"}:
+        if set(os.listdir(self.top)) - {"0"}:
             raise StateUnusable(
-                f"{self.snapshots} holds snapshots and {self.database} is missing: restore it, or choose another root"
+                f"{self.top} holds snapshots and {self.database} is missing: restore it, or choose another root"
             )
 
 
