@@ -3,7 +3,8 @@
     /<registry>[:port]/<name>:<tag>                 → ../…/.flat/<aa>/<config digest>      what users type
     /.flat/<aa>/<config digest>/                      the image's root file system
     /.layers/<aa>/<layer digest>/layerfs/             one layer, as overlayfs wants it
-    /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json
+    /.layers/<aa>/<layer digest>/stacks/<chain id>/   the same, completed for the stack that has it on top
+    /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json, anywhere
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
     /.metadata/.removals.json                         what is to be removed, and when
 
@@ -74,6 +75,21 @@ def layer(digest: Digest) -> bytes:
 def layer_tree(digest: Digest) -> bytes:
     """Where the layer itself is mounted."""
     return layer(digest) + b"/layerfs"
+
+
+def layer_stacks(digest: Digest) -> bytes:
+    """The directory of what `stacked_layer` names."""
+    return layer(digest) + b"/stacks"
+
+
+def stacked_layer(digest: Digest, stack: Digest) -> bytes:
+    """Where a layer is mounted as the stack with that chain id needs it, if that is not as `layer_tree` has it."""
+    return layer_stacks(digest) + b"/" + stack.hex.encode()
+
+
+def layer_anywhere(digest: Digest) -> bytes:
+    """A file that is there if `layer_tree` is right on top of any layers."""
+    return layer_file(digest, "anywhere")
 
 
 def layer_file(digest: Digest, name: str) -> bytes:

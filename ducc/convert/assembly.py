@@ -19,6 +19,7 @@ from ducc.convert.record import ImageRecord
 from ducc.convert.report import Effort, Outcome
 from ducc.convert.shown import build_changes, index_changes, variant_changes
 from ducc.errors import DuccError
+from ducc.image.chain import chain_ids
 from ducc.image.config import ImageConfig
 from ducc.image.digest import Digest
 from ducc.image.manifest import Index
@@ -106,9 +107,12 @@ class Assembly:
         stack = [Layer(str(layer.digest), catalogs.load(layer.ref), layer.notes) for layer in layers]
         root, completed = graft(stack, catalogs)
         warnings = [*image.warnings, *_config_warnings(image.config)]
-        for layer, one, tree in zip(layers, stack, completed, strict=True):
+        chains = chain_ids([layer.diff_id for layer in layers])
+        for layer, chain, one, tree in zip(layers, chains, stack, completed, strict=True):
             warnings += [f"layer {layer.digest}: left out {count} × {why}" for why, count in layer.dropped.items()]
-            warnings += self.layers.add(layer, partial(self._completed, layer, one.root, tree), image.config.created)
+            self.layers.add(layer, one.root.entry, image.config.created)
+            if tree is not one.root or not layer.notes.fits_anywhere():
+                self.layers.add_completed(layer, chain, partial(self._completed, layer, one.root, tree))
         written = self._flat(root, image.config) if FLAT in step.settings.products else None
         for layer in layers:
             self.layers.add_origin(layer, image.config.digest)

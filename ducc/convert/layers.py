@@ -8,10 +8,10 @@ from threading import Lock
 from typing import NamedTuple
 
 from ducc import layout
-from ducc.catalog.schema import CatalogRef
 from ducc.catalog.writer import WrittenTree
 from ducc.convert.fetch import FetchLayer, LayerWish
 from ducc.convert.published import Published
+from ducc.cvmfs.entry import Entry
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.ingest.layer import LayerTree
@@ -34,7 +34,7 @@ class _Attempt(NamedTuple):
     wanted: LayerWish
 
 
-_DIFFERENT_LAYERS = "layer {}: its layerfs is as another image's layers need it; the flat image is exact"
+_ANYWHERE = b"layerfs is right on top of any layers\n"
 
 
 class LayerPool:
@@ -94,26 +94,31 @@ class LayerChanges:
     def __init__(self, published: Published) -> None:
         self._published = published
         self._changes: dict[Digest, list[Change]] = {}
+        self._completed: dict[bytes, Change] = {}
         self._origins: defaultdict[Digest, list[str]] = defaultdict(list)
 
-    def add(self, layer: LayerTree, complete: Callable[[], WrittenTree], created: str | None) -> list[str]:
-        """Note one layer of an image; *complete* writes the tree that overlayfs is to use. Returns warnings.
+    def add(self, layer: LayerTree, root: Entry, created: str | None) -> None:
+        """Note a layer with its tree as it was ingested, whose root is *root*; what is published already stays.
 
-        A layer that is published already keeps its tree. Only where it links to files below, or hides some (of which
-        the first image may have had none), can another image need other content; attributes of directories that it
-        passes through are not worth the writing. One whose description can't be read is published anew.
+        One whose description can't be read is published anew, and so is one of a publisher that completed the tree
+        for the first stack that brought it.
         """
-        bound = self._bound(layer.digest)
-        if bound is not None:
-            notes = layer.notes
-            differs = (notes.lower_links or notes.whiteouts or notes.is_opaque(b"")) and complete().ref != bound
-            return [_DIFFERENT_LAYERS.format(layer.digest)] if differs else []
-        self._changes[layer.digest] = [
-            BindTree(layout.layer_tree(layer.digest), complete(), (layer.ref,)),
+        if layer.digest in self._changes or self._stays(layer):
+            return
+        changes: list[Change] = [
+            BindTree(layout.layer_tree(layer.digest), WrittenTree(layer.ref, root, layer.counters)),
             PutFile(layout.layer_file(layer.digest, "tree.json"), to_json_bytes(layer.to_json())),
             PutFile(layout.layer_file(layer.digest, "layers.json"), to_json_bytes([_description(layer, created)])),
         ]
-        return []
+        if layer.notes.fits_anywhere():
+            changes.append(PutFile(layout.layer_anywhere(layer.digest), _ANYWHERE))
+        self._changes[layer.digest] = changes
+
+    def add_completed(self, layer: LayerTree, stack: Digest, complete: Callable[[], WrittenTree]) -> None:
+        """Note what a layer is on top of *stack* (the chain id that it ends); *complete* writes the tree."""
+        path = layout.stacked_layer(layer.digest, stack)
+        if path not in self._completed and self._published.bound(path) is None:
+            self._completed[path] = BindTree(path, complete())
 
     def add_origin(self, layer: LayerTree, config: Digest) -> None:
         """Note that the image with this config has the layer."""
@@ -122,17 +127,18 @@ class LayerChanges:
     def changes(self) -> list[Change]:
         """All changes; images that the layers are known to belong to already are kept."""
         found = [change for changes in self._changes.values() for change in changes]
+        found += self._completed.values()
         for digest, configs in self._origins.items():
             found.append(EditList(layout.layer_file(digest, "origin.json"), "origin", tuple(configs)))
         return found
 
-    def _bound(self, digest: Digest) -> CatalogRef | None:
-        for change in self._changes.get(digest, []):
-            if isinstance(change, BindTree):
-                return change.tree.ref
-        if not self._published.layer_is_readable(digest):
-            return None
-        return self._published.bound(layout.layer_tree(digest))
+    def _stays(self, layer: LayerTree) -> bool:
+        published = self._published
+        return (
+            published.layer_is_readable(layer.digest)
+            and published.bound(layout.layer_tree(layer.digest)) == layer.ref
+            and published.says_where_it_fits(layer.digest)
+        )
 
 
 def _description(layer: LayerTree, created: str | None) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Published:
     def image(self, reference: Reference, build: str = layout.EVERY_CLIENT) -> ImageRecord | None:
         """The record of an image, or of one build of it, that is published whole: all it speaks of is there."""
         record = self.record(reference, build)
-        if record is None or not all(self.bound(layout.layer_tree(digest)) for digest in record.layers):
+        if record is None or not all(map(self._layer_is_whole, record.layers)):
             return None
         return record if record.image_tree is None or self._is_shown(reference, record) else None
 
@@ -105,6 +105,15 @@ class Published:
     def layer_is_readable(self, digest: Digest) -> bool:
         """False once `layer` has found that what is published of a layer is of no use."""
         return layout.layer_file(digest, "tree.json") not in self._unreadable
+
+    def says_where_it_fits(self, digest: Digest) -> bool:
+        """Is it said on which stacks a layer can be used? Earlier publishers completed it for one, and did not say."""
+        if self._find(layout.layer_anywhere(digest)) is not None:
+            return True
+        return bool(self._children(self._find(layout.layer_stacks(digest))))
+
+    def _layer_is_whole(self, digest: Digest) -> bool:
+        return self.bound(layout.layer_tree(digest)) is not None and self.says_where_it_fits(digest)
 
     # --- whatever stands there ---
 

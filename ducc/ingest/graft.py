@@ -46,7 +46,8 @@ def graft(layers: Sequence[Layer], catalogs: CatalogStore) -> tuple[Directory, l
     image, completed = EMPTY_ROOT, list[Directory]()
     for layer in layers:
         root = complete(layer, image, catalogs)
-        image = _Merge(layer.notes, catalogs).put(root, image if completed else None)
+        upper = replace(root, entry=_with_attributes(root.entry, image.entry)) if layer.notes.implies(b"") else root
+        image = _Merge(layer.notes, catalogs).put(upper, image if completed else None)
         completed.append(root)
     return image, completed
 
@@ -56,11 +57,12 @@ def complete(layer: Layer, lower: Directory, catalogs: CatalogStore) -> Director
 
     Directories that the layer only passes through get the attributes that they have below; hard links to files below
     become files, together with those names in the same directory that share the inode; whiteouts that hide nothing
-    go. Raises `UnresolvableLink`.
+    go. The root stays as it is: in an overlay its upper directory's attributes are seen, and taking over the time of
+    the one below would make each layer another one on each base. Raises `UnresolvableLink`.
     """
     notes, open_nested = layer.notes, catalogs.open_nested
     editor = TreeEditor(layer.root, open_nested)
-    for path in notes.implied:
+    for path in filter(None, notes.implied):
         below = None if notes.is_hidden(path) else find(lower, path, open_nested)
         if isinstance(below, Directory | Nested):
             editor.set_entry(path, _with_attributes(_directory_at(editor, path), below.entry))

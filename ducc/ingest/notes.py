@@ -26,8 +26,10 @@ class LayerNotes:
         return _any_below(self.whiteouts, path) or _any_below(self.opaque, path) or self.is_opaque(path)
 
     def is_opaque(self, path: bytes) -> bool:
-        at = bisect_left(self.opaque, path)
-        return at < len(self.opaque) and self.opaque[at] == path
+        return _has(self.opaque, path)
+
+    def implies(self, path: bytes) -> bool:
+        return _has(self.implied, path)
 
     def is_hidden(self, path: bytes) -> bool:
         """Does a directory above *path* hide what layers below have there?"""
@@ -36,6 +38,14 @@ class LayerNotes:
             if self.is_opaque(path):
                 return True
         return False
+
+    def fits_anywhere(self) -> bool:
+        """Is the layer's own tree what overlayfs needs of it on top of any layers?
+
+        The root's attributes do not count: engines give a container's root their own.
+        """
+        implied = any(path and not self.is_hidden(path) for path in self.implied)
+        return not (implied or self.lower_links or self.is_opaque(b""))
 
     def to_json(self) -> dict[str, Any]:
         """Return the notes as JSON values; bytes that are not plain text are percent-encoded."""
@@ -56,6 +66,11 @@ class LayerNotes:
                 (unquote_to_bytes(path), unquote_to_bytes(target)) for path, target in values["links_to_lower_layers"]
             ),
         )
+
+
+def _has(paths: Sequence[bytes], path: bytes) -> bool:
+    at = bisect_left(paths, path)
+    return at < len(paths) and paths[at] == path
 
 
 def _any_below(paths: Sequence[bytes], path: bytes) -> bool:

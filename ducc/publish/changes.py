@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ducc import layout
-from ducc.catalog.schema import CatalogRef
 from ducc.catalog.tree import Bind, Directory, Node, TreeEditor
 from ducc.catalog.writer import WrittenTree
 from ducc.cvmfs.compression import BadObject
@@ -24,11 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BindTree:
-    """Mount a published tree at *path*. *tags* are further trees that must live as long as this one."""
+    """Mount a published tree at *path*."""
 
     path: bytes
     tree: WrittenTree
-    tags: tuple[CatalogRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

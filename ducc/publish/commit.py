@@ -81,7 +81,7 @@ def commit_decided(
 
 def published_trees(changes: Iterable[Change]) -> list[CatalogRef]:
     """The roots of all trees that *changes* bring, each once: they need tags to live."""
-    refs = (ref for change in changes if isinstance(change, BindTree) for ref in (change.tree.ref, *change.tags))
+    refs = (change.tree.ref for change in changes if isinstance(change, BindTree))
     return list(dict.fromkeys(refs))
 
 

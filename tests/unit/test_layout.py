@@ -38,6 +38,11 @@ BOTH = Reference.parse(f"registry.example.org/name:tag@{Digest.of(b'pin')}")
             b"/.metadata/.multiarch/arm:v7/registry.example.org:5005/group/name:tag/record.json",
         ),
         (layout.layer_tree(CONFIG), b"/.layers/" + HEX[:2] + b"/" + HEX + b"/layerfs"),
+        (layout.layer_anywhere(CONFIG), b"/.layers/" + HEX[:2] + b"/" + HEX + b"/.metadata/anywhere"),
+        (
+            layout.stacked_layer(CONFIG, Digest("ab" * 32)),
+            b"/.layers/" + HEX[:2] + b"/" + HEX + b"/stacks/" + b"ab" * 32,
+        ),
     ],
 )
 def test_paths_are_what_the_documents_promise(path, expected):

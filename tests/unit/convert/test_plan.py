@@ -70,6 +70,7 @@ def test_what_is_published_in_part_only_is_to_be_converted_again(table: Desk):
         layout.public_link(reference),
         layout.flat_image(record.config_digest),
         layout.layer_tree(record.layers[0]),
+        layout.layer_anywhere(record.layers[0]),
         layout.metadata_file(reference, "record.json"),
     ]
     for part in parts:

@@ -16,9 +16,12 @@ from ducc.convert.layers import LayerPool
 from ducc.convert.observer import LayerProgress, Unobserved
 from ducc.convert.plan import Convert, GiveUp, Keep
 from ducc.errors import UnexpectedFailure
+from ducc.image.chain import chain_ids
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.layer.entries import DiffIdMismatch
+from ducc.publish.changes import Remove
+from ducc.publish.commit import commit
 from ducc.publish.repository import Repository
 from tests import builders
 from tests.builders import Image, Layer
@@ -345,23 +348,85 @@ def test_a_pool_gives_a_layer_once_to_any_number_who_ask_at_once():
 
 
 SHARED = {
-    "hides what only the second has": builders.whiteout("etc/second"),
-    "is opaque at its root": builders.opaque(""),
-    "links to what differs": builders.hard_link("etc/link", "etc/both"),
+    "links to what differs": (builders.hard_link("etc/link", "etc/both"), False),
+    "passes through": (builders.file("etc/new"), False),
+    "is opaque at its root": (builders.opaque(""), False),
+    "hides what only the second has": (builders.whiteout("second"), True),
+    "is opaque": (builders.directory("etc"), builders.opaque("etc"), True),
+    "passes through what it makes opaque": (builders.file("etc/new"), builders.opaque("etc"), False),
+    "puts a file": (builders.file("new"), True),
 }
+NAMES = (b"first", b"second")
 
 
-@pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("shared", SHARED)
-def test_where_a_shared_layer_should_be_another_one_for_the_second_image_it_is_said(table: Desk, shared, together):
-    layer = Layer.of(SHARED[shared], builders.file("own"))
-    names = (b"first", b"second")
-    below = [Layer.of(builders.file("etc/both", n), builders.file(b"etc/" + n), builders.file(n)) for n in names]
+def two_stacks(table: Desk, *shared: object) -> tuple[Layer, list[str], list[Digest]]:
+    """One layer in two images, on different ones: it, the wishes for the images, and the stacks' chain ids."""
+    layer = Layer.of(*shared, builders.file("own"))
+    below = [
+        Layer.of(builders.directory("etc", mode=0o700 + n), builders.file("etc/both", name), builders.file(name))
+        for n, name in enumerate(NAMES)
+    ]
     wishes = [table.hold(Image([one, layer], {"Cmd": [str(n)]}), f"t{n}") for n, one in enumerate(below)]
-    for some in [wishes] if together else [[wish] for wish in wishes]:
-        assert not table.convert(*some).failed
-    said = ["layerfs" in "".join(table.record(wish).warnings) for wish in wishes]
-    assert said == [False, True]
+    stacks = [chain_ids([Digest.parse(one.diff_id), Digest.parse(layer.diff_id)])[1] for one in below]
+    return layer, wishes, stacks
+
+
+@pytest.mark.parametrize("shared", SHARED)
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0,), (1,)])
+def test_a_shared_layer_is_completed_for_each_stack_and_says_whether_it_fits_others(table: Desk, shared, order):
+    *members, anywhere = SHARED[shared]
+    layer, wishes, stacks = two_stacks(table, *members)
+    for number in order:
+        assert not table.convert(wishes[number]).failed
+    digest, published = Digest.parse(builders.sha256(layer.blob)), table.published()
+    tree = published.layer(digest)
+    assert tree is not None
+    assert published.bound(layout.layer_tree(digest)) == tree.ref
+    assert (published.file(layout.layer_anywhere(digest)) is not None) == anywhere
+    if not anywhere:
+        completed = [published.bound(layout.stacked_layer(digest, stack)) for stack in stacks]
+        assert [number for number, bound in enumerate(completed) if bound] == sorted(order)
+        assert len(set(completed)) == 2  # what differs below differs here, or is not there
+    assert table.errors() == []
+
+
+def test_a_whiteout_that_hides_nothing_in_one_stack_is_not_shown_there(table: Desk):
+    """Overlayfs would list its name, wherever nothing of another layer is in the same directory."""
+    layer, wishes, stacks = two_stacks(table, builders.whiteout("second"))
+    table.convert(*wishes)
+    digest, published = Digest.parse(builders.sha256(layer.blob)), table.published()
+    catalogs = table.repository.catalogs
+    first, second = (published.bound(layout.stacked_layer(digest, stack)) for stack in stacks)
+    assert first is not None
+    assert second is None  # there, the layer's own tree is right
+    assert catalogs.load(first).children.keys() == {b"own"}
+    assert catalogs.load(published.bound(layout.layer_tree(digest))).children.keys() == {b"own", b"second"}
+
+
+def test_layers_are_the_same_trees_whichever_of_two_stacks_comes_first(table: Desk):
+    _, wishes, _ = two_stacks(table, builders.hard_link("etc/link", "etc/both"), builders.whiteout("second"))
+    table.convert(*wishes)
+    with fake_registry() as server:
+        other = Desk(server)
+        _, wishes, _ = two_stacks(other, builders.hard_link("etc/link", "etc/both"), builders.whiteout("second"))
+        for wish in reversed(wishes):
+            other.convert(wish)
+        assert other.trees() == table.trees()
+
+
+def test_layers_of_a_publisher_that_did_not_say_where_they_fit_are_published_anew_without_fetching(table: Desk):
+    wish = table.hold(IMAGES[0])
+    table.convert(wish)
+    trees, layers = table.trees(), [Digest.parse(builders.sha256(layer.blob)) for layer in IMAGES[0].layers]
+    with table.store.session():
+        marks = [
+            Remove(path) for layer in layers for path in (layout.layer_anywhere(layer), layout.layer_stacks(layer))
+        ]
+        commit(table.repository, table.keys, marks, lambda: table.clock)
+    table.server.seen.clear()
+    assert statuses(table.convert(wish)) == ["published"]
+    assert (table.trees(), table.blobs_asked()) == (trees, [])
+    assert statuses(table.convert(wish)) == ["unchanged"]
     assert table.errors() == []
 
 
@@ -397,7 +462,7 @@ def test_trees_depend_on_nothing_but_the_images():
     order = list(range(7))
     shuffled = random.Random(5).sample(order, 7)
     expected = converted(order, 1)
-    assert len(expected) == 7 + 8
+    assert len(expected) == 7 + 8 + 7  # images, layers, and those layers that pass through directories, in their stacks
     assert all(isinstance(ref, tuple) for ref in expected.values())
     assert converted(order, 4) == expected
     assert converted(shuffled, 3, "another.example.org", together=False) == expected

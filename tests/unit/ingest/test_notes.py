@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +55,19 @@ def test_whether_a_directory_above_hides_a_path(opaque, path):
     assert notes.is_hidden(path) == any(path.startswith(one + b"/") for one in opaque)
     assert notes.is_opaque(path) == (path in opaque)
     assert not replace(notes, opaque=()).is_hidden(path)
+
+
+@pytest.mark.parametrize(
+    ("notes", "fits"),
+    [
+        (LayerNotes(), True),
+        (LayerNotes(implied=(b"",), whiteouts=(b"/a",), opaque=(b"/b",)), True),
+        (LayerNotes(implied=(b"/a",)), False),
+        (LayerNotes(implied=(b"/a",), opaque=(b"/a",)), False),
+        (LayerNotes(implied=(b"/a/b",), opaque=(b"/a",)), True),
+        (LayerNotes(opaque=(b"",)), False),
+        (LayerNotes(lower_links=((b"/a", b"/b"),)), False),
+    ],
+)
+def test_a_layer_fits_anywhere_if_nothing_of_it_is_as_it_is_below(notes, fits):
+    assert notes.fits_anywhere() == fits

@@ -221,22 +221,10 @@ def test_a_trees_tag_keeps_the_time_at_which_it_first_came(publisher):
     assert publisher.tags()[f"tree-{publisher.tree(1).ref}"].timestamp == int(CLOCK)
 
 
-def test_further_trees_of_a_bind_are_tagged_too(publisher):
-    other = []
-
-    def change(one):
-        other.append(one.tree(9).ref)
-        return BindTree(flat(1), one.tree(1), (one.tree(9).ref, one.tree(1).ref))
-
-    publisher.commit(change)
-    assert f"tree-{other[0]}" in publisher.tags()
-    assert len(publisher.tags()) == 4
-
-
 def test_trees_are_named_once_however_often_they_are_bound():
     publisher = Publisher()
     written = publisher.tree(1)
-    changes = [BindTree(flat(1), written), PutFile(b"/r/x", b""), BindTree(flat(2), written, (written.ref,))]
+    changes = [BindTree(flat(1), written), PutFile(b"/r/x", b""), BindTree(flat(2), written)]
     assert published_trees(changes) == [written.ref]
 
 
