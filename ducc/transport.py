@@ -267,14 +267,14 @@ class Transport:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         accept: Container[int] = (200,),
-        form: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | bytes | None = None,
         attempts: int | None = None,
     ) -> Reply:
         """Ask for an answer of at most *limit* bytes and return it whole, whichever of the statuses *accept* it has.
 
-        A *form*, which may hold secrets, is sent to *url* alone: no redirect is followed with it. Of *attempts* there
-        are as many as usual, unless it says otherwise. Raises `Unreachable`, `Untrusted`, `HttpStatus` or
-        `RefusedAnswer`.
+        A *form*, which may hold secrets, or the bytes that are sent in its place, go to *url* alone: no redirect is
+        followed with them. Of *attempts* there are as many as usual, unless it says otherwise. Raises `Unreachable`,
+        `Untrusted`, `HttpStatus` or `RefusedAnswer`.
         """
 
         def once() -> Reply:
@@ -317,7 +317,7 @@ class Transport:
         url: str,
         headers: dict[str, str],
         accept: Container[int],
-        form: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | bytes | None = None,
     ) -> Body:
         """Send one request and those that redirects ask for."""
         for _ in range(MAX_REDIRECTS + 1):
@@ -328,7 +328,7 @@ class Transport:
             body.discard()
             if form is not None:
                 raise RefusedAnswer(f"{redacted(url)}: redirects what was meant for it alone")
-            target = _redirect_target(url, location)
+            target = redirect_target(url, location)
             if origin(target) != origin(url):
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = target
@@ -346,7 +346,7 @@ class Transport:
             raise TemporaryStatus(body.url, body.status, seconds)
         raise HttpStatus(body.url, body.status)
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None) -> Body:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | bytes | None) -> Body:
         """Send one request. Errors have no cause: the libraries' texts hold whole URLs."""
         try:
             place = origin(url)
@@ -472,8 +472,8 @@ def _read_bounded(body: Body, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _redirect_target(url: str, location: str) -> str:
-    """Where a redirect leads, if it may be followed."""
+def redirect_target(url: str, location: str) -> str:
+    """Where the answer to a request for *url* sends us, if we may go there. Raises `RefusedAnswer`."""
     try:
         target = urljoin(url, location.strip()).partition("#")[0]
         parts = urlsplit(target)

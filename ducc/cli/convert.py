@@ -13,7 +13,7 @@ from ducc.cli.progress import watch
 from ducc.convert.fetch import Workplace
 from ducc.convert.grant import grant, look
 from ducc.convert.observer import Observer
-from ducc.convert.plan import Convert, GiveUp, Step
+from ducc.convert.plan import Convert, GiveUp, PushThin, Step
 from ducc.convert.report import Report
 from ducc.errors import BadInput
 from ducc.publish.changes import to_json_bytes
@@ -108,7 +108,8 @@ def _propose(fqrn: str, wishes: Wishes, registry: Registry, arguments: argparse.
 def _planned(step: Step) -> dict[str, str]:
     if isinstance(step, GiveUp):
         return {"image": step.wish, "plan": "fail", "error": step.reason}
-    return {"image": str(step.reference), "plan": "convert" if isinstance(step, Convert) else "keep"}
+    plan = "convert" if isinstance(step, Convert) else "push" if isinstance(step, PushThin) else "keep"
+    return {"image": str(step.reference), "plan": plan}
 
 
 def _print_summary(fqrn: str, report: Report) -> None:

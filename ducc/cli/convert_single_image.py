@@ -9,6 +9,7 @@ from ducc.image.platform import normalised
 from ducc.image.reference import Reference
 from ducc.layout import UnnameablePlatform, build_name
 from ducc.wishlist.settings import ALL_PLATFORMS, PRODUCTS, WishSettings
+from ducc.wishlist.template import check_template
 from ducc.wishlist.wish import Wish, Wishlist
 
 EVERY_PLATFORM = "all"
@@ -25,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--product", choices=PRODUCTS, action="append", dest="products",
         help="publish the layers alone, or the flat image, which takes them, too (default)",
     )  # fmt: skip
+    parser.add_argument(
+        "--thin-image-name", metavar="NAME",
+        help="push a thin image of that name; it may have the variables of a wishlist's output_format",
+    )  # fmt: skip
     parser.add_argument("--credentials", metavar="NAME", help="those of that name in the file --registries")
     add_conversion_options(parser)
 
@@ -38,7 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         credentials=arguments.credentials,
     )
     source = "(command line)"
-    wish = Wish(reference, arguments.fqrn, None, None, source, line=1, settings=settings)
+    thin = arguments.thin_image_name or None
+    if thin is not None:
+        check_template(thin)
+    wish = Wish(reference, arguments.fqrn, None, thin, source, line=1, settings=settings)
     return convert([Wishlist(source, arguments.fqrn, (wish,), ())], arguments)
 
 

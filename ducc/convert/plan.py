@@ -13,6 +13,7 @@ from ducc.convert.flat import created_seconds
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
 from ducc.convert.stop import Stop
+from ducc.convert.thin import UnusableThinName, thin_name, thin_push
 from ducc.errors import DuccError, UnexpectedFailure
 from ducc.image.digest import Digest
 from ducc.image.manifest import Index, Platform, UnsupportedImage
@@ -28,10 +29,11 @@ FLAT = "flat"  # the product that people see; layers are there in any case
 
 
 class Wanted(NamedTuple):
-    """One image that is wished for, and how."""
+    """One image that is wished for, and how. *thin* is what its thin image is called, or why it can't be called so."""
 
     reference: Reference
     settings: WishSettings
+    thin: Reference | DuccError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,17 @@ class Convert:
     reference: Reference
     source_digest: Digest
     settings: WishSettings = field(default_factory=WishSettings)
+    thin: Reference | DuccError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PushThin:
+    """An image that is published as it is; the registry that should have its thin image has another one, or none."""
+
+    reference: Reference
+    source_digest: Digest
+    settings: WishSettings
+    thin: Reference | DuccError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class GiveUp:
         return str(self.error).removeprefix(f"{self.wish}: ")
 
 
-Step = Convert | Keep | GiveUp
+Step = Convert | PushThin | Keep | GiveUp
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -90,23 +103,33 @@ def plan(
     for expansion in [askers.submit(images_of, wish, registry) for wish in sound]:
         for one in stop.result(expansion):
             give_ups.append(one) if isinstance(one, GiveUp) else images.append(one)
-    wanted = sorted(_each_once(images), key=lambda one: -one.settings.priority)
-    digests = [askers.submit(_digest, one, registry) for one in wanted]
-    steps = [_step(one, stop.result(digest), published) for one, digest in zip(wanted, digests, strict=True)]
+    wanted = sorted(_with_thin_names_of_their_own(_each_once(images)), key=lambda one: -one.settings.priority)
+    answers = [(one, askers.submit(_digest, one, registry), askers.submit(_pushed, one, registry)) for one in wanted]
+    steps = [_step(one, stop.result(digest), stop.result(pushed), published) for one, digest, pushed in answers]
     return [*steps, *give_ups]
 
 
 def images_of(wish: Wish, registry: Registry) -> Sequence[Wanted | GiveUp]:
     """What a wish stands for: one image, or for a wildcard those of its tags that are wanted."""
     if not wish.reference.is_wildcard:
-        return [Wanted(wish.reference, wish.settings)]
+        return [_wanted(wish, wish.reference)]
 
     def ask() -> list[Wanted]:
         mine = registry.using(wish.settings.credentials)
         found = expand(wish.reference, mine.tags(wish.reference), wish.settings.tags, _created(wish, mine))
-        return [Wanted(reference, wish.settings) for reference in found]
+        return [_wanted(wish, reference) for reference in found]
 
     return _or_give_up(Wanted(wish.reference, wish.settings), ask)
+
+
+def _wanted(wish: Wish, reference: Reference) -> Wanted:
+    """One image that *wish* stands for."""
+    thin: Reference | DuccError | None = None
+    try:
+        thin = thin_name(wish.output_format, reference) if wish.output_format else None
+    except DuccError as error:
+        thin = error
+    return Wanted(reference, wish.settings, thin)
 
 
 def _created(wish: Wish, registry: Registry) -> Created:
@@ -127,21 +150,42 @@ def _digest(one: Wanted, registry: Registry) -> Digest | GiveUp:
     return _or_give_up(one, lambda: [registry.using(one.settings.credentials).manifest_digest(one.reference)])[0]
 
 
-def _step(one: Wanted, digest: Digest | GiveUp, published: Published) -> Step:
+def _pushed(one: Wanted, registry: Registry) -> Digest | None:
+    """What the name of an image's thin image names now; None, too, if nobody says: pushing will tell why."""
+    if not isinstance(one.thin, Reference):
+        return None
+    try:
+        return registry.pushed(one.thin)
+    except DuccError as error:
+        log.info("thin image unknown: thin=%s reason=%s", one.thin, error)
+        return None
+
+
+def _step(one: Wanted, digest: Digest | GiveUp, pushed: Digest | None, published: Published) -> Step:
     """Compare what a reference names with what is published of it."""
     if isinstance(digest, GiveUp):
         return digest
 
     def compare() -> list[Step]:
-        granted = is_granted(one, digest, published)
-        return [Keep(one.reference, digest) if granted else Convert(one.reference, digest, one.settings)]
+        if not is_granted(one, digest, published):
+            return [Convert(one.reference, digest, one.settings, one.thin)]
+        if one.thin is None or _is_pushed(one, pushed, published):
+            return [Keep(one.reference, digest)]
+        return [PushThin(one.reference, digest, one.settings, one.thin)]
 
     return _or_give_up(one, compare)[0]
 
 
+def _is_pushed(one: Wanted, pushed: Digest | None, published: Published) -> bool:
+    if pushed is None:
+        return False
+    image = thin_push(published.fqrn, one.reference, published)
+    return image is not None and image.digest == pushed
+
+
 def is_granted(wanted: Wanted, digest: Digest, published: Published) -> bool:
     """Is all that is wished for of an image published whole, from the index or manifest *digest*?"""
-    reference, settings = wanted
+    reference, settings = wanted.reference, wanted.settings
     if settings.platforms is not None and len(settings.platforms) == 1:
         record = published.image(reference)
         return is_current(record, digest, settings) and _serves(record, wanted, settings.platforms[0], published)
@@ -204,3 +248,17 @@ def _each_once(images: Iterable[Wanted]) -> list[Wanted]:
     for image in images:
         first.setdefault(layout.public_link(image.reference), image)
     return list(first.values())
+
+
+def _with_thin_names_of_their_own(images: Iterable[Wanted]) -> list[Wanted]:
+    """Of several images whose thin images would have one name the first has it; the others are told who has."""
+    first: dict[bytes, Wanted] = {}
+    found = []
+    for image in images:
+        if isinstance(image.thin, Reference):
+            holder = first.setdefault(layout.public_link(image.thin), image)
+            if holder is not image:
+                taken = UnusableThinName(f"{image.reference}: {image.thin} is the thin image of {holder.reference}")
+                image = image._replace(thin=taken)
+        found.append(image)
+    return found

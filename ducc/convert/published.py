@@ -30,6 +30,10 @@ class Published:
         self._repository, self._head = repository, head
         self._unreadable: set[bytes] = set()
 
+    @property
+    def fqrn(self) -> str:
+        return self._repository.fqrn
+
     # --- images ---
 
     def image(self, reference: Reference, build: str = layout.EVERY_CLIENT) -> ImageRecord | None:

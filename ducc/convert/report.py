@@ -34,7 +34,8 @@ class Outcome:
     """What became of one image: granted (now or before), failed by *error*, or left alone since the pass was stopped.
 
     *records* are of what was published now, one for each build; of an image that failed they are the builds that did
-    not. The failure of an *ignored* wish is told and counts for nothing.
+    not. The failure of an *ignored* wish is told and counts for nothing. *thin* is the image's thin image, by its name
+    and digest: the registry has it.
     """
 
     image: str
@@ -44,6 +45,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()  # about the image as a whole; each record has its own
     effort: Effort | None = None
     ignored: bool = False
+    thin: str | None = None
 
     @property
     def record(self) -> ImageRecord | None:
@@ -63,6 +65,8 @@ class Outcome:
             values["ignored"] = self.ignored
         if self.effort is not None:
             values |= self.effort.to_json()
+        if self.thin is not None:
+            values["thin"] = self.thin
         warnings = list(self.warnings)
         builds = {record.build: _record_to_json(record) for record in self.records if record.build}
         if builds:

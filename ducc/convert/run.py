@@ -14,8 +14,9 @@ from ducc.convert.builds import Build, Failure, find_builds
 from ducc.convert.fetch import FetchHere, FetchLayer, LayerWish, ingest_into
 from ducc.convert.layers import Got, LayerPool, check_diff_id
 from ducc.convert.observer import Observer
-from ducc.convert.plan import Convert, GiveUp, Keep, Step, is_current
+from ducc.convert.plan import Convert, GiveUp, Step, is_current
 from ducc.convert.published import Published
+from ducc.convert.pushes import ThinImages
 from ducc.convert.record import ImageRecord
 from ducc.convert.report import Outcome, Report
 from ducc.convert.spool import Spool
@@ -68,6 +69,8 @@ class Conversion:
                     revision = commit(self.repository, self.keys, changes, self.clock).manifest.revision
                     self._forget_blobs(outcomes.values())
         ordered = tuple(outcomes.get(step) or _without_work(step) for step in steps)
+        now_published = Published(self.repository, self.repository.head()) if revision else published
+        ordered = ThinImages(self.registry, now_published, self.stop).push(steps, ordered)
         for outcome in ordered:
             self.observer.image(outcome.image, outcome.status, outcome.reason)
         return Report(ordered, revision, time.monotonic() - started, self.stop.is_set)
@@ -154,7 +157,6 @@ def _request(step: Convert, build: Build, pool: LayerPool) -> Callable[[], list[
 
 
 def _without_work(step: Step) -> Outcome:
-    if isinstance(step, Keep):
-        return Outcome(str(step.reference), "unchanged")
-    assert isinstance(step, GiveUp)
-    return Outcome(step.wish, "failed", step.error, ignored=step.ignored)
+    if isinstance(step, GiveUp):
+        return Outcome(step.wish, "failed", step.error, ignored=step.ignored)
+    return Outcome(str(step.reference), "unchanged")

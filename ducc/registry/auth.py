@@ -3,8 +3,8 @@
 A registry that wants to know answers 401 with challenges. `Basic` gets the user name and password, over https or to
 this machine. `Bearer` sends us to a token server, the realm, which the registry chooses and which is therefore not
 trusted: it must be https, or the registry's own host, and no address of a private network unless the operator names it.
-Scopes never ask for more than to pull the one image name. Sources: RFC 9110 §11.6.1; the distribution project's "Token
-Authentication" and "OAuth2 Token Authentication".
+Scopes never ask for more than to pull the one image name, or to push it where that is what we do. Sources: RFC 9110
+§11.6.1; the distribution project's "Token Authentication" and "OAuth2 Token Authentication".
 """
 
 import ipaddress
@@ -29,6 +29,7 @@ MAX_TOKEN_ANSWER = 1024 * 1024
 CLIENT_ID = "ducc"  # what token servers are told of the program
 DEFAULT_LIFETIME_SECONDS = 60
 LONGEST_LIFETIME_SECONDS = 3600
+PULL, PUSH = "pull", "pull,push"  # what tokens are asked for
 USED_FRACTION = 0.9  # of its lifetime; afterwards a token counts as expired
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -94,6 +95,7 @@ class Authorizer:
     """Answers challenges and remembers the answers, one for each image name. Safe to share among threads.
 
     *token_servers* tells which hosts an operator has named as an image's registry's own; they may be private.
+    *actions* are what tokens are asked for.
     """
 
     def __init__(
@@ -102,9 +104,10 @@ class Authorizer:
         credentials: Source,
         clock: Callable[[], float] = time.monotonic,
         token_servers: Callable[[Reference], Collection[str]] = lambda _: (),
+        actions: str = PULL,
     ) -> None:
         self._transport, self._credentials, self._clock = transport, credentials, clock
-        self._token_servers = token_servers
+        self._token_servers, self._actions = token_servers, actions
         self._guard = threading.Lock()
         self._asking: dict[str, Future[Headers]] = {}
         self._answers: dict[str, tuple[Headers, float]] = {}  # and when they expire
@@ -156,7 +159,7 @@ class Authorizer:
         realm = checked_realm(challenge.parameters.get("realm", ""), reference, self._token_servers(reference))
         service = challenge.parameters.get("service", "")
         asked = {"service": service} if service else {}
-        asked["scope"] = _scope(reference, challenge.parameters.get("scope", ""))
+        asked["scope"] = _scope(reference, challenge.parameters.get("scope", ""), self._actions)
         try:
             reply = self._ask(realm, asked, credential)
         except HttpStatus as error:
@@ -216,15 +219,15 @@ def checked_realm(realm: str, reference: Reference, named: Collection[str] = ())
     return parts._replace(fragment="")
 
 
-def _scope(reference: Reference, asked: str) -> str:
-    """Read the one image name; the registry may know it by a longer one, and by no other."""
+def _scope(reference: Reference, asked: str, actions: str) -> str:
+    """*actions* on the one image name; the registry may know it by a longer one, and by no other."""
     if not asked:
-        return f"repository:{reference.repository}:pull"
+        return f"repository:{reference.repository}:{actions}"
     match = _SCOPE.fullmatch(asked)
     if match is None or not f"/{match['name']}".endswith(f"/{reference.repository}"):
         raise AccessDenied(f"{reference}: the registry asks for access to something else")
     listing = "metadata_read" in match["actions"].split(",")  # what some want for tag lists
-    return f"repository:{match['name']}:pull{',metadata_read' if listing else ''}"
+    return f"repository:{match['name']}:{actions}{',metadata_read' if listing else ''}"
 
 
 def _basic(credential: Credential) -> Headers:

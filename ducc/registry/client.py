@@ -18,7 +18,6 @@ from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from oras.container import Container
 
 from ducc.errors import DuccError
 from ducc.image.config import ImageConfig, MalformedConfig
@@ -35,10 +34,12 @@ from ducc.registry.builds import Image as Image  # what is handed out here
 from ducc.registry.credentials import AccessDenied, Credentials, Source, Sources, credentials_from_environment
 from ducc.registry.logins import LoginFile, login_files
 from ducc.registry.manners import Counter, Limits, Manners
+from ducc.registry.places import blob_url, manifest_url, tags_url
+from ducc.registry.push import Push, Pusher
 from ducc.registry.remembered import Remembered
 from ducc.registry.routes import Route, Routes
 from ducc.registry.settings import Mirror, RegistriesSettings
-from ducc.transport import Body, HttpStatus, Reply, Transport, origin
+from ducc.transport import Body, HttpStatus, Reply, Transport
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,6 @@ _ANSWERS = frozenset({200, 206, 401, 403, 404})
 _NO_HEAD = frozenset({400, 405, 501})  # how registries say that they do not know the method
 _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d{1,19})-\d{1,19}/(?P<total>\d{1,19}|\*)")
 
-Answer = TypeVar("Answer", Reply, Body)
 T = TypeVar("T")
 
 
@@ -185,6 +185,20 @@ class Registry:
         opener = Opener(part, self._transport.pause, slot)
         return BlobStream(opener, f"{reference}: blob {descriptor.digest}", descriptor, offset)
 
+    def pushed(self, reference: Reference) -> Digest | None:
+        """What the tag names at the registry itself, mirrors apart; None if it names nothing, or nobody is told."""
+        try:
+            return Pusher(self._transport, self._routes.for_pushing(reference, self._name)).pushed()
+        except (AccessDenied, NoSuchImage):
+            return None
+
+    def push(self, reference: Reference, image: Push) -> None:
+        """Let the tag name an image, all of whose parts are there then. What the registry has is not sent again.
+
+        Raises `PushRefused`, `AccessDenied` and what the transport raises; then the tag names what it did.
+        """
+        Pusher(self._transport, self._routes.for_pushing(reference, self._name)).push(image)
+
     def _first(
         self,
         reference: Reference,
@@ -202,7 +216,7 @@ class Registry:
             return known
 
         def ask(route: Route) -> Manifest | Index:
-            url = _url(route.reference, _container(route.reference).manifest_url(locator))
+            url = manifest_url(route.reference, locator)
             self._counter(route).wait_to_count()
             reply = self._fetch(route, url, headers=_ACCEPT)
             actual = Digest.of(reply.body)
@@ -218,7 +232,7 @@ class Registry:
 
     def _announced(self, route: Route) -> Digest | None:
         """What HEAD says that the reference names; None if it does not say."""
-        url = _url(route.reference, _container(route.reference).manifest_url(route.reference.locator))
+        url = manifest_url(route.reference, route.reference.locator)
         try:
             reply = self._ask(route, url, "HEAD", _ACCEPT, limit=0)
         except HttpStatus as error:
@@ -265,7 +279,7 @@ class Registry:
 
         *validator* is an entity tag and the place that it is of: there, the rest of another entity is no use.
         """
-        url = _url(route.reference, _container(route.reference).get_blob_url(str(descriptor.digest)))
+        url = blob_url(route.reference, descriptor.digest)
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and validator[1] and validator[0] == route.place:
             headers["If-Range"] = validator[1]
@@ -274,7 +288,7 @@ class Registry:
             sent = {**headers, **authorization}
             return self._transport.open(url, headers=sent, accept=_ANSWERS, attempts=route.attempts)
 
-        body = self._authorized(route, send)
+        body = route.authorized(send)
         try:
             _refuse(route.reference, body, f"blob {descriptor.digest}")
             _refuse_other_length(route.reference, body, descriptor, offset)
@@ -286,7 +300,7 @@ class Registry:
 
     def _tags(self, route: Route) -> list[str]:
         reference = route.reference
-        url = first = _url(reference, _container(reference).tags_url(_TAGS_PER_PAGE))
+        url = first = tags_url(reference, _TAGS_PER_PAGE)
         tags: list[str] = []
         count = 0
         asked: set[str] = set()
@@ -323,33 +337,10 @@ class Registry:
                 url, method=method, limit=limit, headers=sent, accept=_ANSWERS, attempts=route.attempts
             )
 
-        return self._authorized(route, send)
-
-    def _authorized(self, route: Route, send: Callable[[Headers], Answer]) -> Answer:
-        """Send, and once more when the registry itself, not a place it redirects to, asks who we are."""
-        reference, authorizer = route.reference, route.authorizer
-        sent = authorizer.headers(reference)
-        answer = send(sent)
-        if answer.status != 401 or origin(answer.url) != origin(reference.base_url):
-            return answer
-        if isinstance(answer, Body):
-            answer.discard()
-        return send(authorizer.answer(reference, answer.headers.get("WWW-Authenticate", ""), sent))
+        return route.authorized(send)
 
     def _counter(self, route: Route) -> Counter:
         return self._manners.counter(route.place)
-
-
-def _container(reference: Reference) -> Container:
-    """Oras names the URLs. Its parser gets one harmless component: `localhost/a.b/c` it would read as host a.b."""
-    namespace, _, name = reference.repository.rpartition("/")
-    container = Container(name)
-    container.registry, container.namespace = reference.host, namespace
-    return container
-
-
-def _url(reference: Reference, place: str) -> str:
-    return f"{reference.scheme}://{place}"
 
 
 def _refuse(reference: Reference, answer: Reply | Body, what: str) -> None:

@@ -16,16 +16,17 @@ from ducc.errors import DuccError
 from ducc.image.digest import Digest, DigestMismatch
 from ducc.image.reference import Reference
 from ducc.registry.area import known_as
-from ducc.registry.auth import Authorizer
+from ducc.registry.auth import PULL, PUSH, Authorizer, Headers
 from ducc.registry.credentials import Source
 from ducc.registry.settings import Mirror, RegistriesSettings
-from ducc.transport import Transport, Untrusted, is_this_machine, origin
+from ducc.transport import Body, Reply, Transport, Untrusted, is_this_machine, origin
 
 MIRROR_ATTEMPTS = 1
 MIRROR_REST_SECONDS = 60.0  # for which a mirror that failed is not asked
 MAX_DISTRUSTED = 10_000
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", Reply, Body)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,16 @@ class Route:
         """The name under which requests are counted."""
         return known_as(self.reference.registry, self.reference.scheme)
 
+    def authorized(self, send: Callable[[Headers], Answer]) -> Answer:
+        """Send, and once more when the registry itself, not a place it redirects to, asks who we are."""
+        sent = self.authorizer.headers(self.reference)
+        answer = send(sent)
+        if answer.status != 401 or origin(answer.url) != origin(self.reference.base_url):
+            return answer
+        if isinstance(answer, Body):
+            answer.discard()
+        return send(self.authorizer.answer(self.reference, answer.headers.get("WWW-Authenticate", ""), sent))
+
 
 class Routes:
     """Finds ways to images. Threads share it; `using` shares what is known of the mirrors."""
@@ -64,9 +75,11 @@ class Routes:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._transport, self._clock = settings, transport, clock
-        self._default = self._authorizer(credentials)
+        self._credentials = credentials
         self._guard = threading.Lock()
-        self._by_name: dict[str, Authorizer] = {}
+        self._by_name: dict[
+            tuple[str | None, str], Authorizer
+        ] = {}  # by the name of credentials, and what is asked for
         self._resting: dict[str, float] = {}  # mirrors, and until when
         self._distrusted: set[tuple[str, Digest]] = set()
 
@@ -102,12 +115,16 @@ class Routes:
             self._distrusted.add((route.place, digest))
         log.warning("mirror sent wrong bytes: image=%s digest=%s", route.reference, digest)
 
-    def _home(self, reference: Reference, name: str | None) -> Route:
+    def for_pushing(self, reference: Reference, name: str | None) -> Route:
+        """The way to the registry itself, which is asked to let us write, too."""
+        return self._home(reference, name, PUSH)
+
+    def _home(self, reference: Reference, name: str | None, actions: str = PULL) -> Route:
         self._refuse_plain(reference)
         if name is None:
             found = self._settings.closest(reference, lambda at: at.credentials)
             name = found[1].credentials if found else None
-        return Route(reference, self._known_as(name))
+        return Route(reference, self._known_as(name, actions))
 
     def _mirrors(self, reference: Reference) -> list[Route]:
         found = self._settings.closest(reference, lambda at: at.mirrors)
@@ -128,19 +145,18 @@ class Routes:
         if not self._settings.of_registry(reference.registry, "http").insecure:
             raise PlainHttp(f"{reference}: http is used only where registries.yaml says `insecure: true`")
 
-    def _known_as(self, name: str | None) -> Authorizer:
-        if name is None:
-            return self._default
+    def _known_as(self, name: str | None, actions: str = PULL) -> Authorizer:
         with self._guard:
-            if name not in self._by_name:
-                self._by_name[name] = self._authorizer(self._settings.named(name))
-            return self._by_name[name]
+            if (name, actions) not in self._by_name:
+                credentials = self._credentials if name is None else self._settings.named(name)
+                self._by_name[name, actions] = self._authorizer(credentials, actions)
+            return self._by_name[name, actions]
 
-    def _authorizer(self, credentials: Source) -> Authorizer:
+    def _authorizer(self, credentials: Source, actions: str) -> Authorizer:
         def token_servers(reference: Reference) -> tuple[str, ...]:
             return self._settings.of_registry(reference.registry, reference.scheme).token_servers
 
-        return Authorizer(self._transport, credentials, self._clock, token_servers)
+        return Authorizer(self._transport, credentials, self._clock, token_servers, actions)
 
     def _is_to_be_left_alone(self, route: Route, digest: Digest | None) -> bool:
         with self._guard:
