@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 stopped by a signal, 2 the directory or the address can't be used."""
     from ducc.serving import listen, serve
 
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is no event
     if bool(arguments.storage) == bool(arguments.registry):
         raise BadInput("what is to be served? wanted: either --storage or --registry")
     what, path, application = _mirror(arguments) if arguments.registry else _repositories(arguments.storage)
