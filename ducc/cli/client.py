@@ -2,7 +2,8 @@
 
 status [MOUNT …]       what is shown, from where, and what it has cost so far (--json, --prometheus)
 probe [MOUNT …]        does the mount answer, and do its servers?
-reload [MOUNT …]       show the newest revision now
+reload [MOUNT …]       read the configuration again, and show the newest revision now
+upgrade [MOUNT …]      let the program as it is now installed go on with the mount, and with all that is open on it
 pin PATH …             fetch everything below a path of a mount, and keep it at hand while it is mounted
 evict PATH …           drop everything below a path of a mount from the cache
 record start [MOUNT …] begin to note which objects are wanted
@@ -13,11 +14,13 @@ import argparse
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ducc.client.control import Message, ask
+from ducc.client.control import Message, NotAnswering, ask
 from ducc.client.metrics import prometheus
 from ducc.client.mountpoint import our_mounts
 from ducc.errors import BadInput, DuccError
@@ -25,6 +28,7 @@ from ducc.errors import BadInput, DuccError
 _OF_PATHS = ("pin", "evict")
 _OF_TARGETS = {"PATH": "a path in a mount", "MOUNT": "a mountpoint or the name of a repository (default: all)"}
 _STATUS_SECONDS = 10.0
+_RENEWAL_SECONDS = 120.0
 _UNREACHABLE = 58
 
 
@@ -82,7 +86,38 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    return _tell(arguments, [(mount, {"command": "reload"}) for mount in _mounts(arguments.targets)], "revision")
+    return _show(
+        arguments, [{"mountpoint": str(mount), **_reloaded(mount)} for mount in _mounts(arguments.targets)], "revision"
+    )
+
+
+def _reloaded(mount: Path) -> Message:
+    answer = ask(mount, {"command": "reload"})
+    while answer.get("renewed"):
+        _successor(mount, answer["pid"])
+        answer = ask(mount, {"command": "reload"})
+    return answer
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    answers = []
+    for mount in _mounts(arguments.targets):
+        status = _successor(mount, ask(mount, {"command": "renew"})["pid"])
+        answers.append({"mountpoint": str(mount), "version": status["version"], "pid": status["pid"]})
+    return _show(arguments, answers, "version")
+
+
+def _successor(mount: Path, predecessor: int) -> Message:
+    """The status of the process that has taken another one's place, waited for."""
+    deadline = time.monotonic() + _RENEWAL_SECONDS
+    while True:
+        with suppress(NotAnswering):
+            status = ask(mount, {"command": "status"}, _STATUS_SECONDS)
+            if status["pid"] != predecessor:
+                return status
+        if time.monotonic() > deadline:
+            raise NotAnswering(f"no other process has taken over {mount} in time; see its log")
+        time.sleep(0.05)
 
 
 def _below_paths(command: str) -> Callable[[argparse.Namespace], int]:
@@ -102,7 +137,10 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace, orders: Sequence[tuple[Path, Message]], figure: str) -> int:
-    answers = [{"mountpoint": str(mount), **ask(mount, message)} for mount, message in orders]
+    return _show(arguments, [{"mountpoint": str(mount), **ask(mount, message)} for mount, message in orders], figure)
+
+
+def _show(arguments: argparse.Namespace, answers: Sequence[Message], figure: str) -> int:
     if arguments.json:
         print(json.dumps({"mounts": answers}))
     else:
@@ -187,6 +225,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "probe": _probe,
     "reload": _reload,
+    "upgrade": _upgrade,
     "pin": _below_paths("pin"),
     "evict": _below_paths("evict"),
     "record": _record,

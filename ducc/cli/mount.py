@@ -5,7 +5,7 @@ import os
 import sys
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ducc.cli.options import default_cache
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     from ducc.client.background import Start, Work
+    from ducc.client.blacklist import Blacklist
     from ducc.client.opening import MountSettings
     from ducc.client.parameters import Parameters
     from ducc.storage.base import ReadableStore
@@ -39,23 +40,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", type=Path, help="where to keep what was read")
     parser.add_argument("--cache-limit", metavar="GIB", type=float, help="its largest size (4, or the configuration's)")
     parser.add_argument("--foreground", action="store_true", help="stay, and log to the terminal")
+    # How a process that is to succeed another one is started; see `ducc.client.renewal`.
+    parser.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--line", type=int, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 mounted (in the foreground: and unmounted again), else the failure's."""
-    from ducc.client.background import Start, in_background
+    from ducc.client.background import Start, go_on, in_background
 
     parameters = None if arguments.url or arguments.storage else _parameters(arguments)
     fqrn = _name(arguments, parameters)
     cache = (arguments.cache or (parameters.cache_directory if parameters else default_cache())).absolute()
     directory = Path(os.path.realpath(arguments.directory))
-    work = _mount(arguments, parameters, fqrn, directory, cache)
+    again = _again(arguments, fqrn, directory, cache)
+    work = _mount(arguments, parameters, fqrn, directory, cache, [*again, "--trial"])
     if arguments.foreground:
         work(Start(lambda: print(f"{fqrn} is mounted at {directory}", flush=True)))
-        return 0
-    _make_directory(cache)
-    in_background(work, cache / f"{fqrn}.log")
+    elif arguments.trial:
+        work(Start(lambda: None))
+    elif arguments.line is not None:
+        return go_on(work, arguments.line, [*again, "--line"])
+    else:
+        _make_directory(cache)
+        in_background(work, cache / f"{fqrn}.log", [*again, "--line"])
     return 0
+
+
+def _again(arguments: argparse.Namespace, fqrn: str, directory: Path, cache: Path) -> list[str]:
+    """The command of a process that is to take this one's place, wherever that is started."""
+    words = [sys.executable, "-P", "-m", "ducc.cli.main", "mount", fqrn, str(directory), *["-v"] * arguments.verbose]
+    for name in ("url", "storage", "cache_limit"):
+        if getattr(arguments, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    if arguments.cache:
+        words += ["--cache", str(cache)]
+    return [*words, "--etc", str(arguments.etc.absolute()), *(f"--public-key={file}" for file in _keys(arguments))]
+
+
+def _keys(arguments: argparse.Namespace) -> list[Path]:
+    """The files that are named by options, or by a setting, which may be a single one."""
+    named = arguments.public_key or ()
+    return [Path(file).absolute() for file in (named if isinstance(named, (list, tuple)) else [named])]
 
 
 def _name(arguments: argparse.Namespace, parameters: "Parameters | None") -> str:
@@ -78,50 +104,78 @@ def _parameters(arguments: argparse.Namespace) -> "Parameters":
 
 
 def _mount(
-    arguments: argparse.Namespace, parameters: "Parameters | None", fqrn: str, directory: Path, cache: Path
+    arguments: argparse.Namespace,
+    parameters: "Parameters | None",
+    fqrn: str,
+    directory: Path,
+    cache: Path,
+    trial: list[str],
 ) -> "Work":
     """What the mounting process is to do; everything heavy is imported there, after the fork."""
-    named = arguments.public_key or (parameters.key_files if parameters else ())
-    # one file, if it is named by a setting
-    keys = [Path(file).absolute() for file in (named if isinstance(named, (list, tuple)) else [named])]
 
     def work(start: "Start") -> None:
         from ducc import logs
         from ducc.client.daemon import run_mount
         from ducc.client.opening import MountSettings
-        from ducc.cvmfs.signature import load_master_public_key
+        from ducc.client.renewal import Renewal
 
         logs.set_up(max(arguments.verbose, 0 if sys.stderr.isatty() else 1))
-        trusted = [load_master_public_key(_read(file)) for file in keys]
+        read = _Read.of(arguments, parameters)
         if parameters:
-            settings = _configured(parameters, arguments, directory, cache, trusted)
+            settings = _configured(parameters, arguments, directory, cache, read)
         else:
             limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
-            settings = MountSettings(fqrn, directory, _store(arguments, fqrn), trusted, cache, limit)
-        run_mount(settings, start)
+            settings = MountSettings(fqrn, directory, _store(arguments, fqrn), read.master_keys(), cache, limit)
+        if not arguments.trial:
+            run_mount(settings, start, Renewal(start, trial, lambda: _Read.now(arguments) != read))
 
     return work
 
 
+class _Read(NamedTuple):
+    """All that was read of files, to be compared with what stands there later."""
+
+    parameters: "Parameters | None"
+    keys: list[bytes]
+    blacklist: "Blacklist"
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, parameters: "Parameters | None") -> "_Read":
+        from ducc.client.blacklist import Blacklist
+
+        files = _keys(arguments) or (parameters.key_files if parameters else ())
+        blacklist = Blacklist.read(parameters.blacklist) if parameters and parameters.blacklist else Blacklist()
+        return cls(parameters, list(map(_read, files)), blacklist)
+
+    def master_keys(self) -> "list[RSAPublicKey]":
+        from ducc.cvmfs.signature import load_master_public_key
+
+        return list(map(load_master_public_key, self.keys))
+
+    @classmethod
+    def now(cls, arguments: argparse.Namespace) -> "_Read":
+        return cls.of(arguments, None if arguments.url or arguments.storage else _parameters(arguments))
+
+
 def _configured(
-    parameters: "Parameters", arguments: argparse.Namespace, directory: Path, cache: Path, trusted: "list[RSAPublicKey]"
+    parameters: "Parameters", arguments: argparse.Namespace, directory: Path, cache: Path, read: _Read
 ) -> "MountSettings":
-    from ducc.client.blacklist import Blacklist
     from ducc.client.network.store import NetworkStore
     from ducc.client.opening import MountSettings
 
-    parameters.tell()
+    if not arguments.trial:
+        parameters.tell()
     return MountSettings(
         fqrn=parameters.fqrn,
         mountpoint=directory,
         store=NetworkStore(parameters.network),
-        master_keys=trusted,
+        master_keys=read.master_keys(),
         cache_directory=cache,
         cache_limit_bytes=_limit(arguments, parameters.cache_limit_bytes),
         preloaded=parameters.preloaded,
         view=parameters.view,
         pin=parameters.pin,
-        blacklist=Blacklist.read(parameters.blacklist) if parameters.blacklist else Blacklist(),
+        blacklist=read.blacklist,
         max_ttl_seconds=parameters.max_ttl_seconds,
         auto_update=parameters.auto_update,
         attributes_listed=parameters.attributes_listed,

@@ -16,6 +16,6 @@ rows; `changes` tells two of them apart and `refresh` puts one in the other's pl
 tree. `view` says how entries look on this machine, `xattrs` and `magic` what their attributes are.
 
 How it is mounted: `fuse` answers the kernel's questions, which `wire` reads and `connection` brings; `daemon` is the
-process behind a mount, `background` lets it go on alone, `mountpoint` is what the outside sees of it. `control` takes
-questions and orders, `orders` carries them out, and `metrics` puts them as Prometheus wants them.
+process behind a mount, `background` lets it go on alone, `renewal` lets a newer one follow, `mountpoint` is what the
+outside sees of it. `control` takes questions and orders, `orders` carries them out, and `metrics` puts them as Prometheus wants them.
 """

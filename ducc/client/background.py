@@ -3,6 +3,9 @@
 Two processes stay. The one that does the work may be killed, stopped or stuck; the other one, which does nothing but
 watch, then starts a new one in its place, in moments. So that whoever uses the mount notices nothing but a pause, it
 also holds the line to the kernel, which lives for as long as anybody holds it, and gives it to the new one.
+
+The worker may also ask to be succeeded. Then the watching process becomes another program: the same command, as it is
+installed and configured by now, with the line in its hands.
 """
 
 import os
@@ -11,14 +14,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from ducc.errors import DuccError
 
-_READY, _LINE, _ALIVE = b"ready", b"line", b"alive"
+_READY, _LINE, _ALIVE, _SUCCEED = b"ready", b"line", b"alive", b"succeed"
 BEAT_SECONDS = 5.0  # how often a worker that is well says so
 _LONGEST_SILENCE_SECONDS = 60.0  # then it is stuck, or was stopped, and is killed
 _SOON_SECONDS = 10.0  # a worker that ends sooner than this after its start ends for a reason that may last
@@ -48,13 +51,20 @@ class Start:
     def alive(self) -> None:
         """To be called every `BEAT_SECONDS` by the thread that answers."""
 
+    def succeed(self) -> bool:
+        """Let another program take over the line when this worker has ended well; False: nobody watches who could."""
+        return False
+
 
 class WatchedStart(Start):
     """The start of a worker that is watched, through *channel*."""
 
-    def __init__(self, channel: socket.socket, line: int | None) -> None:
-        super().__init__(lambda: self._say(_READY))
-        self._channel, self.line = channel, line
+    def __init__(self, channel: socket.socket, line: int | None, *, can_succeed: bool) -> None:
+        super().__init__(self._say_ready)
+        self._channel, self.line, self._can_succeed = channel, line, can_succeed
+
+    def _say_ready(self) -> None:
+        self._say(_READY)
 
     def keep(self, line: int) -> None:
         self._say(_LINE, line)
@@ -62,26 +72,33 @@ class WatchedStart(Start):
     def alive(self) -> None:
         self._say(_ALIVE)
 
-    def _say(self, word: bytes, *descriptors: int) -> None:
-        with suppress(OSError):  # nobody watches any more
+    def succeed(self) -> bool:
+        return self._can_succeed and self._say(_SUCCEED)
+
+    def _say(self, word: bytes, *descriptors: int) -> bool:
+        try:
             socket.send_fds(self._channel, [word], descriptors)
+        except OSError:  # nobody watches any more
+            return False
+        return True
 
 
 Work = Callable[[Start], None]
 
 
-def in_background(work: Work, log_file: Path) -> None:
+def in_background(work: Work, log_file: Path, again: Sequence[str] = (), *, new_session: bool = True) -> None:
     """Run *work* in a process of its own, for as long as it is wanted; return when it is ready, or raise `StartFailed`.
 
-    The new processes have no terminal and write to *log_file*. To be called while this one has no threads.
+    The new processes have no terminal and write to *log_file*. *again* is the command of a successor, to which the
+    descriptor of the line is added: it is to call `go_on`. To be called while this process has no threads.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        _detach(log_file)
-        os._exit(_Watch(work, writing).run())
+        _detach(log_file, new_session)
+        os._exit(_Watch(work, again, writing).run())
     os.close(writing)
     message = os.read(reading, 1 << 16)
     os.close(reading)
@@ -91,9 +108,18 @@ def in_background(work: Work, log_file: Path) -> None:
         raise StartFailed(text or f"it ended without a word; see {log_file}", int(code or 1))
 
 
-def _detach(log_file: Path) -> None:
-    """Leave session, terminal and directory; the parent's child ends here, so that nobody has to wait for us."""
-    os.setsid()
+def go_on(work: Work, line: int, again: Sequence[str]) -> int:
+    """Watch *work* in the place of another program, whose line this process has; return the last exit status."""
+    os.set_inheritable(line, False)
+    watch = _Watch(work, again, None)
+    watch.line = line
+    return watch.run()
+
+
+def _detach(log_file: Path, new_session: bool) -> None:
+    """Leave terminal and directory; the parent's child ends here, so that nobody has to wait for us."""
+    if new_session:
+        os.setsid()
     if os.fork() != 0:
         os._exit(0)
     os.chdir("/")
@@ -104,14 +130,13 @@ def _detach(log_file: Path) -> None:
 
 
 class _Watch:
-    """Watches one worker after the other. *report* is a pipe to whoever has started all this, told once."""
+    """Watches one worker after the other. *report* is a pipe to whoever has started all this, if somebody waits."""
 
-    def __init__(self, work: Work, report: int) -> None:
-        self._work, self._report = work, report
-        self._reported = False
-        self._line: int | None = None
+    def __init__(self, work: Work, again: Sequence[str], report: int | None) -> None:
+        self._work, self._again, self._report = work, again, report
+        self.line: int | None = None
         self._worker = 0
-        self._ending = False
+        self._ending = self._succeeding = False
 
     def run(self) -> int:
         """Return the exit status of the last worker: the one that was not killed."""
@@ -121,7 +146,9 @@ class _Watch:
         while True:
             started = time.monotonic()
             status = self._run_one()
-            if (status >= 0 and (status == 0 or self._line is None)) or self._ending:
+            if status == 0 and self._succeeding and not self._ending:
+                self._become_another()
+            if (status >= 0 and (status == 0 or self.line is None)) or self._ending:
                 return max(status, 0)
             pause = 0.0 if time.monotonic() - started > _SOON_SECONDS else min(2 * pause + 0.2, _LONGEST_PAUSE_SECONDS)
             print(f"the process behind the mount has ended ({status}); starting another", file=sys.stderr, flush=True)
@@ -132,13 +159,14 @@ class _Watch:
     def _run_one(self) -> int:
         """Start a worker and wait for its end. Its status is negative if it was killed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._succeeding = False
         sys.stderr.flush()
         self._worker = os.fork()
         if self._worker == 0:
             ours.close()
             for number in _PASSED_ON:
                 signal.signal(number, signal.SIG_DFL)
-            os._exit(self._do(WatchedStart(theirs, self._line)))
+            os._exit(self._do(WatchedStart(theirs, self.line, can_succeed=bool(self._again))))
         theirs.close()
         with ours:
             self._watch(ours)
@@ -170,12 +198,19 @@ class _Watch:
         except OSError:
             return b""
         if word == _LINE:
-            if self._line is not None:
-                os.close(self._line)
-            self._line = descriptors[0]
+            if self.line is not None:
+                os.close(self.line)
+            self.line = descriptors[0]
         elif word == _READY:
             self._tell(_READY)
+        self._succeeding = self._succeeding or word == _SUCCEED
         return word
+
+    def _become_another(self) -> None:
+        assert self.line is not None
+        os.set_inheritable(self.line, True)
+        sys.stderr.flush()
+        os.execv(self._again[0], [*self._again, str(self.line)])  # noqa: S606 - a command of our own
 
     def _do(self, start: Start) -> int:
         """The worker: do the work; how it ended is told to who started it if that is still waiting."""
@@ -192,11 +227,11 @@ class _Watch:
         return 0
 
     def _tell(self, message: bytes) -> None:
-        if not self._reported:
-            self._reported = True
+        if self._report is not None:
+            report, self._report = self._report, None
             with suppress(OSError):
-                os.write(self._report, message)
-            os.close(self._report)
+                os.write(report, message)
+            os.close(report)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._ending = self._ending or number != signal.SIGHUP

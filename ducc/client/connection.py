@@ -117,7 +117,8 @@ class Connection:
         self._alive_at = 0.0
         os.set_blocking(descriptor, False)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._ended = False
+        self._ending = False  # nothing more is read
+        self._ended = False  # nothing more is answered
         self._pools = {
             Patience.DISK: ThreadPoolExecutor(_DISK_THREADS, "disk"),
             Patience.NETWORK: ThreadPoolExecutor(_NETWORK_THREADS, "network"),
@@ -127,13 +128,8 @@ class Connection:
 
     def serve(self) -> None:
         """Answer until the mount is gone, or `end` is called."""
-        try:
-            self._serve(bytearray(_BUFFER_BYTES))
-        finally:
-            self._ended = True
-
-    def _serve(self, buffer: bytearray) -> None:
-        while not self._ended:
+        buffer = bytearray(_BUFFER_BYTES)
+        while not self._ending:
             try:
                 size = os.readv(self._descriptor, [buffer])
             except BlockingIOError:
@@ -152,11 +148,15 @@ class Connection:
 
     def end(self) -> None:
         """Let `serve` return; may be called by any thread."""
-        self._ended = True
+        self._ending = True
         os.eventfd_write(self._wake, 1)
 
-    def close(self) -> None:
-        """To be called after `serve`; who still waits is not answered."""
+    def close(self, patience_seconds: float = 0) -> None:
+        """To be called after `serve`; who still waits after *patience_seconds* is not answered."""
+        deadline = time.monotonic() + patience_seconds
+        while self._waiting and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._ended = True
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 

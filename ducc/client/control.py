@@ -59,13 +59,13 @@ def ask(directory: Path, message: Message, seconds: float = _ANSWER_SECONDS) -> 
 
 
 @contextmanager
-def answering(directory: Path, answer: Answerer) -> Iterator[None]:
-    """Let *answer* be asked, by threads of their own, about the mount at *directory*."""
+def answering(directory: Path, answer: Answerer, answered: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let *answer* be asked, by threads of their own, about the mount at *directory*; *answered* comes after each."""
     path = control_path(directory)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileNotFoundError):
         path.unlink()  # of a process that was killed: whoever is here holds the mountpoint's lock
-    with _Server(str(path), _handler(answer)) as server:
+    with _Server(str(path), _handler(answer, answered)) as server:
         os.chmod(path, 0o600)
         threading.Thread(target=server.serve_forever, args=(0.2,), name="control", daemon=True).start()
         try:
@@ -84,12 +84,16 @@ class _Server(socketserver.ThreadingUnixStreamServer):
         log.debug("who asked has gone", exc_info=True)
 
 
-def _handler(answer: Answerer) -> type[socketserver.StreamRequestHandler]:
+def _handler(answer: Answerer, answered: Callable[[], None]) -> type[socketserver.StreamRequestHandler]:
     class Handler(socketserver.StreamRequestHandler):
         timeout = 10
 
         def handle(self) -> None:
-            self.wfile.write(json.dumps(_answered(answer, self.rfile.readline(_LONGEST_LINE))).encode() + b"\n")
+            said = _answered(answer, self.rfile.readline(_LONGEST_LINE))
+            try:
+                self.wfile.write(json.dumps(said).encode() + b"\n")
+            finally:
+                answered()
 
     return Handler
 

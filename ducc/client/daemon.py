@@ -26,6 +26,7 @@ from ducc.client.magic import Magic
 from ducc.client.mountpoint import MOUNT_TYPE, MountFailed, claimed, detach, mounted_at, read_more_ahead, state_path
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.orders import Orders
+from ducc.client.renewal import Renewal
 from ducc.client.repository import CannotResume, Repository
 from ducc.errors import DuccError
 
@@ -34,31 +35,34 @@ log = logging.getLogger(__name__)
 _RETRY_SECONDS = 180  # after a refresh that failed, unless the TTL is shorter
 _SWITCH_SECONDS = 0.0005  # a thread that computes must not keep the answering one waiting for long
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # names of settings in malloc.h
+_DRAIN_SECONDS = 10.0  # for answers under way, before a successor takes over
 _LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
 
 
-def run_mount(settings: MountSettings, start: Start) -> None:
-    """Mount, or go on where a killed process has left a mount, and answer until it is unmounted."""
+def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
+    """Mount, or go on where another process has left a mount, and answer until it is unmounted or to be left."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     _give_memory_back()
     _allow_many_files()
     with claimed(settings.mountpoint):
         cache = Cache(settings.cache_directory, settings.cache_limit_bytes, settings.preloaded)
         repository, head = open_repository(settings, cache, _now)
-        orders = Orders(settings, repository, head, cache)
-        with closing(repository), control.answering(settings.mountpoint, orders.answer):
+        orders = Orders(settings, repository, head, cache, renewal)
+        with closing(repository), control.answering(settings.mountpoint, orders.answer, renewal.proceed):
             line = _line(settings, repository, start)
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
             mounted = Mounted(repository, cache, settings.view, Magic(settings, repository, head))
             connection = Connection(line, mounted, start.alive)
+            renewal.make_way = connection.end
             if line == start.line:
                 connection.take_over()
-            _answer(settings, repository, connection, start.ready)
+            _answer(settings, repository, connection, start.ready, renewal)
             os.close(line)
-            state_path(settings.mountpoint).unlink(missing_ok=True)
-    log.info("unmounted: fqrn=%s at=%s", settings.fqrn, settings.mountpoint)
+            if not renewal.wanted:
+                state_path(settings.mountpoint).unlink(missing_ok=True)
+    log.info("%s: fqrn=%s at=%s", "left" if renewal.wanted else "unmounted", settings.fqrn, settings.mountpoint)
 
 
 def _line(settings: MountSettings, repository: Repository, start: Start) -> int:
@@ -99,13 +103,20 @@ def _mount(settings: MountSettings) -> int:
     return mount(settings.mountpoint, options)
 
 
-def _answer(settings: MountSettings, repository: Repository, connection: Connection, ready: Callable[[], None]) -> None:
+def _answer(
+    settings: MountSettings,
+    repository: Repository,
+    connection: Connection,
+    ready: Callable[[], None],
+    renewal: Renewal,
+) -> None:
     try:
         start = partial(_start, repository, connection, settings.mountpoint, ready)
         asyncio.run(_answer_and_follow(settings, repository, connection, start))
     finally:
-        connection.close()
-        detach(settings.mountpoint)
+        connection.close(_DRAIN_SECONDS if renewal.wanted else 0)
+        if not renewal.wanted:
+            detach(settings.mountpoint)
 
 
 def _start(repository: Repository, connection: Connection, mountpoint: Path, ready: Callable[[], None]) -> None:

@@ -2,7 +2,8 @@
 
 status   what it shows, from where, and what it has cost so far
 probe    ask every server now
-reload   show the newest revision now
+reload   read the configuration again, and show the newest revision now
+renew    let a process of the program as it is now installed take this one's place
 pin      fetch everything below a path and keep it at hand as long as the mount lives
 evict    drop everything below a path from the cache
 record   begin to note which objects are wanted; end, and say which were, in their order
@@ -22,6 +23,7 @@ from ducc.client.head import Head
 from ducc.client.network.settings import DIRECT
 from ducc.client.network.store import NetworkStore
 from ducc.client.opening import MountSettings
+from ducc.client.renewal import Renewal
 from ducc.client.repository import Repository, pieces
 from ducc.cvmfs.manifest import Manifest
 from ducc.errors import BadInput, DuccError
@@ -37,14 +39,18 @@ _LARGEST_MANIFEST = 1 << 20
 class Orders:
     """Answers for one mount. Every method may be called by any thread."""
 
-    def __init__(self, settings: MountSettings, repository: Repository, head: Head, cache: Cache) -> None:
+    def __init__(
+        self, settings: MountSettings, repository: Repository, head: Head, cache: Cache, renewal: Renewal
+    ) -> None:
         self._settings, self._repository, self._head, self._cache = settings, repository, head, cache
+        self._renewal = renewal
         self._started = time.monotonic()
         self._pinned: dict[Wanted, Content] = {}
         self._commands: dict[str, Callable[[Message], Message]] = {
             "status": self.status,
             "probe": self.probe,
             "reload": self.reload,
+            "renew": self.renew,
             "pin": self.pin,
             "evict": self.evict,
             "record": self.record,
@@ -92,7 +98,13 @@ class Orders:
         raw = store.read_file(MANIFEST)
         return {"servers": [{"ok": raw is not None, "revision": Manifest.parse(raw).revision if raw else None}]}
 
+    def renew(self, message: Message) -> Message:
+        self._renewal.begin()
+        return {"pid": os.getpid(), "renewed": True}
+
     def reload(self, message: Message) -> Message:
+        if self._renewal.is_outdated():
+            return self.renew(message)
         checks, deadline = self._head.checks, time.monotonic() + _RELOAD_SECONDS
         os.kill(os.getpid(), signal.SIGHUP)
         while self._head.checks == checks or self._is_behind():

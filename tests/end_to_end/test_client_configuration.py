@@ -299,6 +299,50 @@ def test_reload_shows_the_newest_revision_before_it_returns(configured: Configur
     assert "connection refused" in site.ducc("client", "reload", site.root, status=59).stderr
 
 
+def test_reload_reads_the_configuration_again(configured: Configured) -> None:
+    """Another process takes over, with everything that is open."""
+    site = configured.site
+    site.publish(some_files(site))
+    configured.mount()
+    assert status(configured)["cache"]["limit_bytes"] == 100 << 20
+    before = status(configured)["pid"]
+    with (site.root / "file").open() as opened:
+        configured.write("default.local", "CVMFS_QUOTA_LIMIT=200\nCVMFS_MAGIC_XATTRS_VISIBILITY=always\n")
+        assert "revision 1" in configured.client("reload", site.root)
+        assert opened.read() == "content"
+    assert status(configured)["cache"]["limit_bytes"] == 200 << 20
+    assert status(configured)["pid"] != before
+    assert "user.fqrn" in os.listxattr(site.root / "d")
+    before = status(configured)["pid"]
+    configured.write("blacklist", "# nothing yet\n")
+    configured.client("reload", site.root)
+    assert status(configured)["pid"] == before  # for the same configuration nobody has to wait
+
+
+def test_a_configuration_that_can_not_be_used_changes_nothing(configured: Configured) -> None:
+    site = configured.site
+    site.publish(some_files(site))
+    configured.mount()
+    before = status(configured)
+    for text, reason in (
+        ("CVMFS_QUOTA_LIMIT=many\n", "CVMFS_QUOTA_LIMIT='many'"),
+        ("CVMFS_PUBLIC_KEY=/nowhere\n", "/nowhere"),
+        ("rm -rf /nowhere\n", "`rm` is not understood"),
+    ):
+        (configured.etc / "config.d" / "repo.example.org.local").write_text(text)
+        assert reason in site.ducc("client", "reload", site.root, status=59).stderr
+        assert status(configured)["pid"] == before["pid"]
+    (configured.etc / "keys" / "example.org.pub").write_text("no key\n")
+    (configured.etc / "config.d" / "repo.example.org.local").unlink()
+    assert "nothing was changed" in site.ducc("client", "reload", site.root, status=59).stderr
+    assert (site.root / "file").read_text() == "content"
+
+
+def status(configured: Configured) -> dict:
+    (found,) = json.loads(configured.client("status", "--json", configured.site.root))["mounts"]
+    return found
+
+
 def test_what_is_pinned_is_here_and_what_is_evicted_is_not(configured: Configured) -> None:
     site = configured.site
     site.publish(some_files(site))

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 
+import ducc
 from ducc.client.mountpoint import state_path
 from tests import signing
 from tests.console import Console
@@ -109,6 +112,40 @@ def test_an_overlay_and_what_runs_from_it_go_on(site: Site, tmp_path: Path) -> N
         assert (merged / "bin" / "4").read_bytes() == b"4\n" + TEXT
         (merged / "bin" / "5").write_bytes(b"changed")
         assert (merged / "bin" / "5").read_bytes() == b"changed"
+
+
+def test_another_version_of_the_program_takes_over_with_all_that_is_open(site: Site, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(ducc.__file__).parent, program / "ducc", ignore=ignored)
+    site.environment["PYTHONPATH"] = str(program)
+    published(site)
+    image = site.root / "images" / "one"
+    with overlay([image], tmp_path / "overlay", writable=True) as merged, (merged / "bin" / "3").open("rb") as file:
+        running = subprocess.Popen(["sh", "-c", "read line; cat 7"], cwd=merged / "bin", stdin=PIPE, stdout=PIPE)
+        inode = os.stat(image / "bin" / "4").st_ino
+        killed = worker(site)
+        (program / "ducc" / "__init__.py").write_text('__version__ = "99"\n')
+        assert "version 99" in site.ducc("client", "upgrade", site.root).stdout
+        assert worker(site) != killed
+        drop_caches()
+        assert os.stat(image / "bin" / "4").st_ino == inode
+        assert file.read() == b"3\n" + TEXT
+        assert (merged / "bin" / "5").read_bytes() == b"5\n" + TEXT
+        assert running.communicate(b"\n", timeout=60)[0] == b"7\n" + TEXT
+    assert os.getxattr(site.root, "user.version") == b"99"
+
+
+def test_a_version_that_does_not_start_changes_nothing(site: Site, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    shutil.copytree(Path(ducc.__file__).parent, program / "ducc", ignore=shutil.ignore_patterns("__pycache__"))
+    site.environment["PYTHONPATH"] = str(program)
+    published(site)
+    before = worker(site)
+    (program / "ducc" / "client" / "daemon.py").write_text("import no_such_module\n")
+    assert "nothing was changed" in site.ducc("client", "upgrade", site.root, status=59).stderr
+    assert worker(site) == before
+    assert (site.root / "motd").read_bytes() == TEXT
 
 
 def test_what_a_revision_changed_stays_open_beyond_the_death_of_the_server(site: Site) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Site:
     publisher: Publisher
     server: "subprocess.Popen[bytes] | None" = None
     port: int = 0
+    environment: dict[str, str] = field(default_factory=dict)  # of `mount`
 
     @property
     def root(self) -> Path:
@@ -75,7 +76,7 @@ class Site:
 
     def mount(self, *options: object) -> None:
         url = f"http://127.0.0.1:{self.port}/cvmfs/{signing.FQRN}"
-        self.ducc("mount", signing.FQRN, self.root, "--url", url, *self.options, *options)
+        self.ducc("mount", signing.FQRN, self.root, "--url", url, *self.options, *options, **self.environment)
 
     def daemon(self) -> int:
         """Process id of whoever answers the mount."""
