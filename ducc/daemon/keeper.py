@@ -1,29 +1,27 @@
 """Keeps one repository equal to its wishlists: looks, puts what is missing in lanes, grants it, and tries again.
 
 Each registry is asked by a thread of its own while there is something to ask, so that waiting for one slows nobody
-else's images; one thread a lane grants. What they share is changed under one lock, and noted in the state.
+else's images; one thread a lane grants. What they share, the book, is asked and changed under one lock.
 """
 
 import logging
 import random
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ducc import layout
 from ducc.convert.observer import Unobserved
 from ducc.convert.report import Outcome, Report
 from ducc.convert.stop import Stopped
-from ducc.daemon import transitions
+from ducc.daemon.book import Book, name
 from ducc.daemon.events import Events, TellingObserver
-from ducc.daemon.meaning import may_mean
-from ducc.daemon.schedule import Lane, next_batch, pause_seconds
-from ducc.daemon.state import ImageState, Run, State, Status
+from ducc.daemon.schedule import Lane, pause_seconds
+from ducc.daemon.state import Run, State, Status
 from ducc.daemon.work import Seen, Work
 from ducc.errors import DuccError, UnexpectedFailure
-from ducc.image.reference import Reference
 from ducc.wishlist.wish import Wish, Wishlist
 
 log = logging.getLogger(__name__)
@@ -66,10 +64,7 @@ class Keeper:
     ) -> None:
         self.fqrn = fqrn
         self._work, self._state, self._events, self._clock, self._chance = work, state, events, clock, chance
-        self._images = {image.image: image for image in state.images()}
-        self._wishes: dict[str, Wish] = {}  # by image, and by wish; as far as lists were read since we began
-        self._ready: set[str] = set()  # images for the lanes to take
-        self._busy: set[str] = set()  # images that a lane has
+        self._book = Book(state, clock, chance)
         self._down: set[str] = set()  # registries that answered nobody the last time
         self._looking: set[str] = set()  # registries that are being asked
         self._asked: dict[str, _Question] = {}  # what registries are to be asked, when they are free
@@ -112,8 +107,7 @@ class Keeper:
     def counts(self) -> dict[Status, int]:
         """How many images there are of each status, those that left the lists not counted."""
         with self._changed:
-            there = [image.status for image in self._images.values() if image.left_at is None]
-        return {status: there.count(status) for status in Status}
+            return self._book.counts()
 
     # --- looking ---
 
@@ -136,11 +130,10 @@ class Keeper:
         free = _REGISTRIES_AT_A_TIME - len(self._looking)
         asked = [registry for registry in self._asked if registry not in self._looking][:free]
         questions = {registry: self._asked.pop(registry) for registry in asked}
-        now = self._now()
-        for image in self._to_be_retried():
-            wish = self._wishes[image.image]
+        now = self._book.now()
+        for wish, due in self._book.to_be_retried():
             registry = wish.reference.registry
-            if image.next_try > now or registry in self._looking or registry in self._asked or registry in asked:
+            if due > now or registry in self._looking or registry in self._asked or registry in asked:
                 continue
             if registry in questions or len(questions) < free:
                 questions.setdefault(registry, _Question([], hurry=False)).wishes.append(wish)
@@ -148,36 +141,14 @@ class Keeper:
 
     def _take_order(self, order: Order) -> None:
         """Note what is wished for from now on; what was to be asked for the last order is not asked any more."""
-        now = self._now()
         self._asked = {}
         for wish in (wish for one in order.lists for wish in one.wishes):
             self._asked.setdefault(wish.reference.registry, _Question([], order.hurry)).wishes.append(wish)
-        broken = [wish for one in order.lists for wish in one.broken]
-        states = [transitions.broken(self._images.get(transitions.place_of(wish)), wish, now) for wish in broken]
-        for state in states:
-            self._log_change(self._images.get(state.image), state)
-        self._images |= {state.image: state for state in states}
-        self._note_unlisted(order, {state.image for state in states})
-        self._state.save(self._images.values())
-
-    def _to_be_retried(self) -> list[ImageState]:
-        return [
-            image
-            for image in self._images.values()
-            if image.status is Status.FAILING
-            and image.left_at is None
-            and image.image in self._wishes
-            and image.image not in self._ready
-            and image.image not in self._busy
-        ]
+        self._book.take_lists(order.lists, complete=order.complete)
 
     def _seconds_to_retry(self) -> float | None:
         """How long until a failing wish is due; those whose registry is being asked are seen to after that."""
-        waiting = [
-            image.next_try
-            for image in self._to_be_retried()
-            if self._wishes[image.image].reference.registry not in self._looking
-        ]
+        waiting = [due for wish, due in self._book.to_be_retried() if wish.reference.registry not in self._looking]
         return max(0.0, min(waiting) - self._clock()) if waiting else None
 
     def _look_at(self, registry: str, question: _Question) -> None:
@@ -195,14 +166,14 @@ class Keeper:
                 self._changed.notify_all()
 
     def _look_at_registry(self, registry: str, question: _Question) -> None:
-        now, hurry = self._now(), question.hurry
+        hurry = question.hurry
         with self._changed:
-            images = self._images
-            asked = [w for w in question.wishes if hurry or not transitions.is_left_alone(images.get(_name(w)), now)]
+            asked = self._book.to_be_asked(question.wishes, hurry=hurry)
         if registry in self._down and len(asked) > 1:
             probe, asked = asked[:1], asked[1:]
             if not self._ask(registry, probe, hurry):
-                self._wait_for_probe(probe[0], asked)
+                with self._changed:
+                    self._book.wait_for(probe[0], asked)
                 return
         self._ask(registry, asked, hurry)
 
@@ -213,14 +184,12 @@ class Keeper:
         all_seen = self._seen(wishes)
         is_down = bool(all_seen) and all(seen.error is not None and seen.error.retryable for seen in all_seen)
         with self._changed:
-            unsized = [seen.wish for seen in all_seen if self._take_in(seen, hurry)]
-            self._note_unanswered(wishes, all_seen)
+            unsized = self._book.take_in(wishes, all_seen, hurry=hurry)
             if is_down:
                 self._down.add(registry)
             elif registry in self._down:
                 self._down.discard(registry)
-                self._hasten(registry)
-            self._state.save(self._images[seen.image] for seen in all_seen)
+                self._book.hasten(registry)
             self._changed.notify_all()
         self._measure(unsized)
         return not is_down
@@ -237,77 +206,12 @@ class Keeper:
             failure = UnexpectedFailure(error)
         return [Seen(wish, wish, error=failure) for wish in wishes]
 
-    def _take_in(self, seen: Seen, hurry: bool) -> bool:
-        """Note what was seen of an image; is it wanted, and its size not known?"""
-        now = self._now()
-        self._wishes[seen.image] = seen.wish
-        if seen.image in self._busy:
-            return False
-        image = transitions.after_look(self._images.get(seen.image), seen, now, self._chance())
-        self._log_change(self._images.get(seen.image), image)
-        self._images[image.image] = image
-        self._ready.discard(image.image)
-        if seen.error is not None or not transitions.is_wanted(image, now, hurry=hurry):
-            return False
-        if image.size is None:
-            return True
-        self._ready.add(image.image)
-        return False
-
-    def _note_unanswered(self, wishes: Iterable[Wish], all_seen: Iterable[Seen]) -> None:
-        """Of a wish that could be made into images, only these are there: not itself, nor those seen earlier."""
-        unclear = {str(seen.of.reference) for seen in all_seen if seen.error is not None and seen.wish == seen.of}
-        clear = {_name(wish) for wish in wishes if wish.reference.is_wildcard} - unclear
-        seen_images = {seen.image for seen in all_seen}
-        self._leave(image for image in self._images.values() if image.wish in clear and image.image not in seen_images)
-
-    def _wait_for_probe(self, probe: Wish, others: Iterable[Wish]) -> None:
-        """A registry that does not answer one does not answer the others: they wait as long as that one."""
-        with self._changed:
-            until = self._images[_name(probe)].next_try
-            for name in map(_name, others):
-                if name in self._images and self._images[name].status is Status.FAILING:
-                    self._images[name] = replace(self._images[name], next_try=until)
-
-    def _hasten(self, registry: str) -> None:
-        """A registry answers again: who failed because of it need not wait any longer."""
-        now = self._now()
-        for name, wish in self._wishes.items():
-            image = self._images.get(name)
-            if image is not None and transitions.is_left_alone(image, now) and wish.reference.registry == registry:
-                self._images[name] = replace(image, next_try=now)
-
     def _measure(self, wishes: Sequence[Wish]) -> None:
         """Find out how big images are, and let lanes have each as soon as that is known."""
         for wish, size in self._work.sizes(wishes, self._stop) if wishes else ():
             with self._changed:
-                image = self._images[_name(wish)] = replace(self._images[_name(wish)], size=size)
-                self._ready.add(image.image)
-                self._state.save([image])
+                self._book.take_size(wish, size)
                 self._changed.notify_all()
-
-    def _note_unlisted(self, order: Order, broken: set[str]) -> None:
-        """Note who stands on no list any more: only where the list was read, or none is missing."""
-        read = {one.path for one in order.lists}
-        wishes: defaultdict[tuple[str, str], list[Reference]] = defaultdict(list)
-        for wish in (wish.reference for one in order.lists for wish in one.wishes):
-            wishes[wish.registry, wish.repository].append(wish)
-        known = (image for image in self._images.values() if order.complete or image.source in read)
-        self._leave(image for image in known if image.image not in broken and not _is_listed(image.image, wishes))
-
-    def _leave(self, images: Iterable[ImageState]) -> None:
-        """These are not wished for any more. What a lane has is seen to when it is looked at again."""
-        now = self._now()
-        for image in [image for image in images if image.image not in self._busy]:
-            after = transitions.left(image, now)
-            self._ready.discard(image.image)
-            self._wishes.pop(image.image, None)
-            if after is None:
-                del self._images[image.image]
-                self._state.forget([image.image])
-            else:
-                self._images[image.image] = after
-                self._state.save([after])
 
     # --- granting ---
 
@@ -315,29 +219,24 @@ class Keeper:
         while batch := self._next_batch(lane):
             self._grant(lane, batch)
 
-    def _next_batch(self, lane: Lane) -> list[ImageState]:
+    def _next_batch(self, lane: Lane) -> list[Wish]:
         """Wait until there is something to do in this lane; nothing when all is over."""
         with self._changed:
             while not self._stop.is_set():
-                waiting = [self._images[name] for name in self._ready if name not in self._busy]
-                if batch := next_batch(waiting, lane):
-                    self._busy |= {image.image for image in batch}
+                if batch := self._book.hand_out(lane):
                     return batch
                 self._changed.wait()
         return []
 
-    def _grant(self, lane: Lane, batch: Sequence[ImageState]) -> None:
-        started, clock = self._now(), time.monotonic()
-        wishes = [self._wishes[image.image] for image in batch]
+    def _grant(self, lane: Lane, wishes: Sequence[Wish]) -> None:
+        started, clock = self._book.now(), time.monotonic()
         observer = TellingObserver(self._events, Unobserved())
         for wish in wishes:
-            observer.begin(_name(wish), f"/cvmfs/{self.fqrn}".encode() + layout.public_link(wish.reference))
+            observer.begin(name(wish), f"/cvmfs/{self.fqrn}".encode() + layout.public_link(wish.reference))
         report = self._report(wishes, observer)
         outcomes = {outcome.image: outcome for outcome in report.outcomes}
         with self._changed:
-            for image in batch:
-                self._finish(image.image, outcomes.get(image.image))
-            self._state.save(self._images[image.image] for image in batch)
+            self._book.finished(wishes, outcomes)
             self._changed.notify_all()
         if outcomes:
             counts = Counter(outcome.status for outcome in report.outcomes)
@@ -354,50 +253,11 @@ class Keeper:
         except Exception as error:  # the daemon goes on whatever a batch meets
             log.error("unexpected failure: repository=%s", self.fqrn, exc_info=error)
             failure = UnexpectedFailure(error)
-        outcomes = tuple(Outcome(_name(wish), "failed", failure) for wish in wishes)
+        outcomes = tuple(Outcome(name(wish), "failed", failure) for wish in wishes)
         for outcome in outcomes:
             observer.image(outcome.image, outcome.status, str(failure))
         return Report(outcomes, None, time.monotonic() - started)
 
-    def _finish(self, name: str, outcome: Outcome | None) -> None:
-        """Note what became of an image that a lane had; what was not reported was not done, and is looked at again."""
-        self._busy.discard(name)
-        self._ready.discard(name)
-        if outcome is None or outcome.status == "stopped":
-            return
-        before, now = self._images[name], self._now()
-        if outcome.error is None:
-            after = transitions.granted(before, now)
-        else:
-            after = transitions.failed(before, outcome.error, now, self._chance())
-        self._images[name] = after
-        self._log_change(before, after)
-
-    def _log_change(self, before: ImageState | None, after: ImageState) -> None:
-        """A failure is worth an operator's attention once, until it is over."""
-        was_failing = before is not None and before.status is Status.FAILING
-        if after.status is Status.FAILING and not was_failing:
-            log.warning("wish fails: image=%s kind=%s reason=%s", after.image, after.kind, after.reason)
-        elif after.status is Status.GRANTED and (before is None or before.status is not Status.GRANTED):
-            log.info("wish granted: image=%s", after.image)
-
-    def _now(self) -> int:
-        return int(self._clock())
-
-
-def _is_listed(image: str, wishes: Mapping[tuple[str, str], Sequence[Reference]]) -> bool:
-    """May one of the wishes, by registry and image name, stand for the image, or for what is known by its name?"""
-    try:
-        reference = Reference.parse(image)
-    except DuccError:  # a place in a list
-        return False
-    ours = wishes.get((reference.registry, reference.repository), ())
-    return any(wish == reference or may_mean(wish, reference) for wish in ours)
-
 
 def _thread(name: str, task: Callable[..., None], *arguments: object) -> threading.Thread:
     return threading.Thread(target=task, args=arguments, name=name, daemon=True)
-
-
-def _name(wish: Wish) -> str:
-    return str(wish.reference)

@@ -129,7 +129,7 @@ class Desk:
         self.until(
             lambda: (
                 len(self.world.looked) >= number
-                and not (keeper._order or keeper._asked or keeper._looking or keeper._busy)
+                and not (keeper._order or keeper._asked or keeper._looking or keeper._book.busy)
             )
         )
 
