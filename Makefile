@@ -21,11 +21,13 @@ PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv
 RUN_PACKAGES := fuse3 git
-TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker-registry gcc \
-	golang-github-containerd-containerd-dev golang-go libcap2-bin runc skopeo squid umoci util-linux
+TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker.io docker-compose \
+	docker-registry fish gcc \
+	golang-github-containerd-containerd-dev golang-go libcap2-bin runc skopeo squid systemd \
+	umoci util-linux zsh
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
-SOURCES := $(wildcard ducc graphdriver snapshotter tests bench)
+SOURCES := $(wildcard ducc graphdriver snapshotter volumes tests bench)
 QUICK_TESTS := $(wildcard tests/unit tests/properties tests/contracts tests/crash)
 
 .PHONY: demo test check bench setup packages images format clean help
