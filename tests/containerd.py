@@ -31,6 +31,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "{name}"
   disable_snapshot_annotations = false
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{directory}/hosts"
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{directory}/cni/bin"
   conf_dir = "{directory}/cni/net.d"
@@ -48,6 +50,17 @@ class Containerd:
     @property
     def kubelet(self) -> Kubelet:
         return Kubelet(self.address, self.directory / "logs")
+
+    @property
+    def hosts(self) -> Path:
+        """Where it reads, at each pull, which mirrors a registry has."""
+        return self.directory / "hosts"
+
+    def add_mirror(self, registry: str, url: str) -> None:
+        """Let it ask at *url* first for what *registry* (plain http) has."""
+        (self.hosts / registry).mkdir(parents=True)
+        mirror = f'[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+        (self.hosts / registry / "hosts.toml").write_text(f'server = "http://{registry}"\n{mirror}')
 
     def ctr(
         self, *arguments: object, status: int | None = 0, namespace: str = NAMESPACE
