@@ -154,7 +154,7 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._send(answer)
 
-        do_HEAD = do_POST = do_GET
+        do_HEAD = do_POST = do_PUT = do_GET
 
         def _send(self, answer: Answer) -> None:
             self.send_response(answer.status)

@@ -34,6 +34,7 @@ class TokenServer:
         self.password, self.lifetime_seconds = password, lifetime_seconds
         self.scopes: list[str] = []  # as they were asked for
         self.key_of_the_token = "token"
+        self.actions: tuple[str, ...] = ("pull",)  # at most allowed
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._certificate = _self_signed(self._key)
         self.certificate_path = directory / "token.crt"
@@ -60,13 +61,13 @@ class TokenServer:
         self._thread.join()
         self._server.server_close()
 
-    def token(self, scopes: list[str], actions: tuple[str, ...] = ("pull",)) -> str:
-        """Sign access to what *scopes* name, for *actions* at most."""
+    def token(self, scopes: list[str], actions: tuple[str, ...] | None = None) -> str:
+        """Sign access to what *scopes* name, for *actions* at most, if they are other than ours."""
         self.scopes += scopes
         access = []
         for scope in scopes:
             kind, name, asked = scope.split(":")
-            allowed = [action for action in asked.split(",") if action in actions]
+            allowed = [action for action in asked.split(",") if action in (actions or self.actions)]
             access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         claims = {
