@@ -17,5 +17,6 @@ tree. `view` says how entries look on this machine, `xattrs` and `magic` what th
 
 How it is mounted: `fuse` answers the kernel's questions, which `wire` reads and `connection` brings; `daemon` is the
 process behind a mount, `background` lets it go on alone, `renewal` lets a newer one follow, `mountpoint` is what the
-outside sees of it. `control` takes questions and orders, `orders` carries them out, and `metrics` puts them as Prometheus wants them.
+outside sees of it. `automount` mounts what is touched, for the kernel's `autofs`. `control` takes questions and orders,
+`orders` carries them out, and `metrics` puts them as Prometheus wants them.
 """
