@@ -54,10 +54,10 @@ class Plugin:
         await response(scope, receive, send)
 
     async def _response(self, request: Request) -> Response:
-        name = request.url.path[1:]
+        name = request.scope["path"].removeprefix("/")  # not by `url`: dockerd's host is the path of the socket
         try:
             if request.method != "POST" or (name not in self._calls and name not in self._uploads):
-                return _json({"Err": f"{request.method} {request.url.path[:100]}: there is no such call"}, _UNKNOWN)
+                return _json({"Err": f"{request.method} {name[:100]}: there is no such call"}, _UNKNOWN)
             return await _said(await self._answer(name, request))
         except DuccError as error:
             log.info("refused: call=%s reason=%s", name, error)

@@ -20,7 +20,7 @@ class PluginConnection(HTTPConnection):
 
     def ask(self, name: str, body: bytes | Iterable[bytes] | None = None, method: str = "POST") -> tuple[int, bytes]:
         """Status and what was answered."""
-        headers = {"Accept": "application/vnd.docker.plugins.v1.2+json"}
+        headers = {"Accept": "application/vnd.docker.plugins.v1.2+json", "Host": str(self._address)}
         self.request(method, f"/{name}", body, headers, encode_chunked=body is not None and not isinstance(body, bytes))
         response = self.getresponse()
         return response.status, response.read()
