@@ -11,22 +11,19 @@ One `Transport` may be used by many threads; an answer belongs to one thread at 
 
 import email.utils
 import http
-import ipaddress
 import itertools
 import logging
 import os
 import random
 import socket
-import ssl
 import threading
 import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -34,18 +31,17 @@ import urllib3
 
 from ducc import __version__
 from ducc.errors import DuccError
+from ducc.reach import CONNECT_SECONDS, IDLE_SECONDS, Manners, Reach
+from ducc.urls import DEFAULT_PORTS, Origin, origin, redacted
 
 log = logging.getLogger(__name__)
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # it writes whole URLs, whose queries may be secret
 warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)  # the operator has said so, for that server
 
 USER_AGENT = f"ducc/{__version__}"
-CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 30.0
 ATTEMPTS = 5
 MAX_REDIRECTS = 10
 LONGEST_PAUSE_SECONDS = 60.0  # also the most that a Retry-After is believed
-SLOWEST_BYTES_PER_SECOND = 1024  # a server slower than this for the idle time counts as silent
 READ_SIZE = 1024 * 1024
 
 _FIRST_PAUSE_SECONDS = 0.5
@@ -53,10 +49,8 @@ _DISCARDED_BODY = 64 * 1024
 _MAX_SERVERS = 1000  # whose settings a thread remembers
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Answer = TypeVar("Answer")
-Origin = tuple[str, str, int | None]
 
 
 class Unreachable(DuccError):
@@ -106,56 +100,6 @@ class Reply:
     headers: Mapping[str, str]
     url: str
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How one server is reached: for how long it may be silent in each phase, and how it is told from others.
-
-    Without *ca_file* the authorities of the environment vouch for it. *client_cert* may hold the key as well.
-    """
-
-    connect_seconds: float = CONNECT_SECONDS
-    first_byte_seconds: float = IDLE_SECONDS  # from the request to the head of the answer
-    idle_seconds: float = IDLE_SECONDS  # between two pieces of the answer, and the time its pace is measured over
-    minimum_bytes_per_second: float = SLOWEST_BYTES_PER_SECOND  # slower for the idle time counts as silent
-    ca_file: Path | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    verify: bool = True
-
-    def check(self) -> None:
-        """Raise `OSError` when one of the files can't be used for what it is named for."""
-        if self.ca_file is not None:
-            ssl.create_default_context(cafile=str(self.ca_file))
-        if self.client_cert is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_cert_chain(self.client_cert, self.client_key, password="")
-
-    @property
-    def authorities(self) -> str | bool:
-        """What requests calls `verify`."""
-        return str(self.ca_file) if self.ca_file is not None and self.verify else self.verify
-
-    @property
-    def certificate(self) -> str | tuple[str, str] | None:
-        """What requests calls `cert`."""
-        if self.client_cert is None or self.client_key is None:
-            return str(self.client_cert) if self.client_cert else None
-        return str(self.client_cert), str(self.client_key)
-
-
-class Manners(Protocol):
-    """How servers are to be asked by all threads together."""
-
-    def reach(self, place: Origin) -> Reach:
-        """How a server is reached."""
-
-    def wait(self, place: Origin) -> float:
-        """Return when the server may be asked; the time is for `heard`."""
-
-    def heard(self, place: Origin, asked_at: float, status: int, headers: Mapping[str, str]) -> None:
-        """Note what a server answered to a request that was sent at *asked_at*, as `wait` told it."""
 
 
 class _Alone:
@@ -389,27 +333,6 @@ class Transport:
         return session
 
 
-def origin(url: str) -> Origin:
-    """Scheme, host and port: what must stay the same for a secret to be sent again."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
-
-
-def is_this_machine(host: str) -> bool:
-    """Does the host stand for the machine that this runs on?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def redacted(url: str) -> str:
-    """The URL without what may be secret in it: user, password, query and fragment."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return ascii(f"{parts.scheme}://{place}{parts.path}")[1:-1][:300]
-
-
 def retry_after_seconds(text: str, now: float) -> float | None:
     """What a `Retry-After` asks for, as seconds from *now*; None when it is absent, absurd or in the past."""
     text = text.strip()
@@ -482,7 +405,7 @@ def redirect_target(url: str, location: str) -> str:
         well_formed = False
     if not well_formed:
         raise RefusedAnswer(f"{redacted(url)}: redirects to a malformed URL")
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise RefusedAnswer(f"{redacted(url)}: redirects to something that is not http or https")
     if parts.username is not None or parts.password is not None:
         raise RefusedAnswer(f"{redacted(url)}: redirects to a URL with a user name")

@@ -29,7 +29,7 @@ from ducc.cvmfs.manifest import Manifest
 from ducc.errors import BadInput, DuccError
 from ducc.storage.base import MANIFEST
 from ducc.storage.connections import NoAnswer
-from ducc.transport import redacted
+from ducc.urls import redacted
 
 _RELOAD_SECONDS = 60.0
 _PROBE_SECONDS = 10.0

@@ -28,7 +28,8 @@ from ducc import layout
 from ducc.convert.observer import LayerProgress, Observer
 from ducc.errors import BadInput
 from ducc.image.digest import Digest
-from ducc.transport import USER_AGENT, redacted
+from ducc.transport import USER_AGENT
+from ducc.urls import redacted
 
 log = logging.getLogger(__name__)
 

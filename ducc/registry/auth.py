@@ -21,7 +21,8 @@ from oras.auth.utils import get_basic_auth
 from ducc.image.reference import Reference
 from ducc.image.strictjson import MalformedDocument, read_object
 from ducc.registry.credentials import AccessDenied, Credential, Source
-from ducc.transport import HttpStatus, Reply, Transport, origin
+from ducc.transport import HttpStatus, Reply, Transport
+from ducc.urls import origin
 
 MAX_HEADER_LENGTH = 8192
 MAX_CHALLENGES = 10

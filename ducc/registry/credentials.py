@@ -14,7 +14,7 @@ from typing import Protocol
 from ducc.errors import BadInput, DuccError
 from ducc.image.reference import Reference
 from ducc.registry.area import Area, MalformedArea, known_as
-from ducc.transport import is_this_machine, origin
+from ducc.urls import is_this_machine, origin
 
 MAX_SECRET_BYTES = 64 * 1024
 

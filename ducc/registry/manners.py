@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ducc.errors import DuccError
+from ducc.reach import Reach
 from ducc.registry.area import known_as
 from ducc.registry.settings import Budget, RegistriesSettings
-from ducc.transport import LONGEST_PAUSE_SECONDS, Origin, Reach, retry_after_seconds
+from ducc.transport import LONGEST_PAUSE_SECONDS, retry_after_seconds
+from ducc.urls import Origin
 
 log = logging.getLogger(__name__)
 

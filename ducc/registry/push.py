@@ -18,7 +18,8 @@ from ducc.registry.auth import Headers
 from ducc.registry.credentials import AccessDenied
 from ducc.registry.places import blob_url, manifest_url, upload_url
 from ducc.registry.routes import Route
-from ducc.transport import HttpStatus, Reply, TemporaryStatus, Transport, Unreachable, origin, redirect_target
+from ducc.transport import HttpStatus, Reply, TemporaryStatus, Transport, Unreachable, redirect_target
+from ducc.urls import origin
 
 ATTEMPTS = 3  # for a whole upload, which is begun anew
 MAX_ANSWER_BYTES = 1024 * 1024

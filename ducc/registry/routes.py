@@ -19,7 +19,8 @@ from ducc.registry.area import known_as
 from ducc.registry.auth import PULL, PUSH, Authorizer, Headers
 from ducc.registry.credentials import Source
 from ducc.registry.settings import Mirror, RegistriesSettings
-from ducc.transport import Body, Reply, Transport, Untrusted, is_this_machine, origin
+from ducc.transport import Body, Reply, Transport, Untrusted
+from ducc.urls import is_this_machine, origin
 
 MIRROR_ATTEMPTS = 1
 MIRROR_REST_SECONDS = 60.0  # for which a mirror that failed is not asked

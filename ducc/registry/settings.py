@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ducc.image.reference import Reference
+from ducc.reach import Reach
 from ducc.registry.area import Area, MalformedArea, known_as
 from ducc.registry.credentials import (
     MalformedCredentials,
@@ -15,7 +16,6 @@ from ducc.registry.credentials import (
     SecretFile,
     read_environment,
 )
-from ducc.transport import Reach
 
 
 @dataclass(frozen=True, slots=True)

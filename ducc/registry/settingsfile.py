@@ -24,10 +24,10 @@ import yaml
 
 from ducc.errors import BadInput
 from ducc.image.reference import shown
+from ducc.reach import Reach
 from ducc.registry.area import Area, MalformedArea
 from ducc.registry.credentials import MalformedCredentials, SecretFile, read_secret, refuse_exposed
 from ducc.registry.settings import AreaSettings, Budget, Mirror, RegistriesSettings, parse_mirror
-from ducc.transport import Reach
 
 MAX_SETTINGS_BYTES = 1024 * 1024
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ducc.transport import Reply, Transport, redacted
+from ducc.transport import Reply, Transport
+from ducc.urls import redacted
 from ducc.wishlist.wish import MAX_BYTES, UnreadableWishlist
 
 _MAX_VALIDATOR_LENGTH = 1000

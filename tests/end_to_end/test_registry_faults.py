@@ -19,12 +19,13 @@ import pytest
 from ducc.errors import DuccError
 from ducc.image.reference import Reference
 from ducc.layer.stream import VerifiedStream
+from ducc.reach import Reach
 from ducc.registry.area import Area
 from ducc.registry.client import Registry
 from ducc.registry.manners import Manners
 from ducc.registry.settings import AreaSettings, Budget, RegistriesSettings
 from ducc.registry.settingsfile import read_settings
-from ducc.transport import LONGEST_PAUSE_SECONDS, Reach, Transport
+from ducc.transport import LONGEST_PAUSE_SECONDS, Transport
 from tests.fakes.faulty_registry import ABSURD, CANARIES, FAULTS, IMAGES, PASSWORD, USER, FaultyRegistry, image
 from tests.fakes.registry import FakeRegistry
 

@@ -20,10 +20,9 @@ from ducc.transport import (
     Transport,
     Unreachable,
     Untrusted,
-    origin,
-    redacted,
     retry_after_seconds,
 )
+from ducc.urls import origin, redacted
 from tests.fakes.registry import Answer, FakeRegistry, fake_registry
 
 NOW = 1_800_000_000.0

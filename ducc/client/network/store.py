@@ -26,7 +26,7 @@ from ducc.cvmfs.objectname import ObjectName
 from ducc.errors import DuccError
 from ducc.storage.base import REFLOG, ObjectMissing, StoreUnavailable
 from ducc.storage.connections import Answer, Connections, NoAnswer, Patience
-from ducc.transport import redacted
+from ducc.urls import redacted
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,14 @@ from ducc.errors import DuccError
 from ducc.image.digest import Digest, DigestMismatch
 from ducc.image.reference import Reference
 from ducc.layer.stream import VerifiedStream
+from ducc.reach import Reach
 from ducc.registry.area import Area
 from ducc.registry.blob import WrongLength
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import AccessDenied, Credential, Credentials
 from ducc.registry.manners import Manners
 from ducc.registry.settings import AreaSettings, RegistriesSettings
-from ducc.transport import HttpStatus, Reach, TemporaryStatus, Transport, Unreachable
+from ducc.transport import HttpStatus, TemporaryStatus, Transport, Unreachable
 from tests import builders
 from tests.builders import Image, Layer, file
 from tests.fakes.registry import Answer, FakeRegistry, Seen, fake_registry

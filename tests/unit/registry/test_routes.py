@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ducc.image.digest import DigestMismatch
 from ducc.image.reference import Reference
+from ducc.reach import Reach
 from ducc.registry.area import Area
 from ducc.registry.client import NoSuchImage, Registry
 from ducc.registry.credentials import AccessDenied, Credential, Credentials, MalformedCredentials, SecretFile
 from ducc.registry.manners import Manners
 from ducc.registry.routes import PlainHttp
 from ducc.registry.settings import AreaSettings, Mirror, RegistriesSettings
-from ducc.transport import Reach, Transport, Unreachable, Untrusted
+from ducc.transport import Transport, Unreachable, Untrusted
 from tests.builders import Image, Layer, file
 from tests.fakes.registry import Answer, FakeRegistry, Seen, fake_registry
 

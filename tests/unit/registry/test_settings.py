@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from ducc.image.reference import Reference
+from ducc.reach import Reach
 from ducc.registry.area import Area
 from ducc.registry.credentials import AccessDenied, MalformedCredentials
 from ducc.registry.settings import Budget, RegistriesSettings
 from ducc.registry.settingsfile import MalformedSettings, read_settings
-from ducc.transport import Reach
 
 FULL = """\
 credentials:
