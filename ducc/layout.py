@@ -7,6 +7,7 @@
     /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json, anywhere
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
     /.metadata/.removals.json                         what is to be removed, and when
+    /podmanStore/                                     all images, for podman; below `flat` with one layer each
 
 An image that is published for several platforms has one *build* for each, and a public link that clients expand:
 
@@ -15,6 +16,7 @@ An image that is published for several platforms has one *build* for each, and a
     /.multiarch/<what a client may call it>         → <build>
     /.metadata/<registry>/<name>:<tag>/               index.json
     /.metadata/.multiarch/<build>/<registry>/<name>:<tag>/   manifest.json, config.json, record.json
+    /.multiarch/<build>/podmanStore/                  builds that are not for amd64, for podman
 
 A build is named by its processor: `amd64`, `arm64`, `arm:v7`; `""` stands for the one that all clients see. An image
 that is named by digest alone is shown as `<name>@sha256:<hex>`. Paths are repository paths: bytes, `b""` for the root.
@@ -32,6 +34,7 @@ LAYERS = b"/.layers"
 FLAT = b"/.flat"
 METADATA = b"/.metadata"
 MULTIARCH = b"/.multiarch"
+PODMAN = b"/podmanStore"
 REMOVALS = METADATA + b"/.removals.json"  # no registry's name begins with a dot
 EVERY_CLIENT = ""  # the build of an image that is published for one platform
 
@@ -50,7 +53,8 @@ BUILD_ALIASES: Mapping[str, str] = {
 }
 """What else clients call a build: kernels and distributions have names of their own for processors."""
 
-_VARIANT = b"$(CVMFS_ARCH:-amd64)"
+_USUAL_BUILD = "amd64"
+_VARIANT = f"$(CVMFS_ARCH:-{_USUAL_BUILD})".encode()
 _PROCESSOR = re.compile("[a-z0-9][a-z0-9_.-]{0,31}")
 
 
@@ -88,7 +92,7 @@ def stacked_layer(digest: Digest, stack: Digest) -> bytes:
 
 
 def layer_anywhere(digest: Digest) -> bytes:
-    """A file that is there if `layer_tree` is right on top of any layers."""
+    """A file with the layer's diff id, there if `layer_tree` is right on top of any layers."""
     return layer_file(digest, "anywhere")
 
 
@@ -120,6 +124,21 @@ def public_target(reference: Reference, config: Digest, build: str = EVERY_CLIEN
 def variant_target(reference: Reference) -> bytes:
     """What the public link of an image with several builds says: the way to the one for whoever reads it."""
     return _up(public_link(reference)) + MULTIARCH[1:] + b"/" + _VARIANT + public_link(reference)
+
+
+def podman_store(build: str, flat: bool = False) -> bytes:
+    """The store of images for podman that has a build, with all of its layers or (*flat*) with one that is the image.
+
+    Who reads it can have one build of an image alone, so builds for other processors than the usual one have stores of
+    their own.
+    """
+    store = _at_build(b"", EVERY_CLIENT if build == _USUAL_BUILD else build) + PODMAN
+    return store + b"/flat" if flat else store
+
+
+def link_target(link: bytes, path: bytes) -> bytes:
+    """What a symbolic link at *link* says to lead to *path*, wherever the repository is mounted."""
+    return _up(link) + path[1:]
 
 
 def alias_links(build: str) -> dict[bytes, bytes]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ducc.image.digest import Digest, MalformedDigest
+from ducc.image.digest import MalformedDigest
 from ducc.rootfs.disk import Disk, Usage
+from ducc.rootfs.locate import StackedLayer
 from ducc.rootfs.overlay import Mount, bind, overlay
+from ducc.rootfs.published import LayersUnavailable, NotPublished, PublishedLayer
 from snapshotter import filters
-from snapshotter.remote import REMOTE, TARGET, LayersUnavailable, NotPublished, PublishedLayer, layer_of
+from snapshotter.remote import REMOTE, TARGET, wanted_layer
 from snapshotter.snapshots import (
     Kind,
     Snapshot,
@@ -36,7 +38,7 @@ log = logging.getLogger("ducc.snapshotter")
 class Layers(Protocol):
     """Where published layers are."""
 
-    def find(self, layer: Digest) -> PublishedLayer:
+    def find(self, wanted: StackedLayer) -> PublishedLayer:
         """Raises `NotPublished` or `LayersUnavailable`."""
 
 
@@ -88,10 +90,10 @@ class Snapshotter:
         """Raises `SnapshotExists` if the layer that *labels* ask for is published; else containerd has to fetch it."""
         target = labels[TARGET]
         try:
-            layer, chain_id = layer_of(labels), Digest.parse(target)
-            self._chain_below(parent)
-            known = self._store.published(parent, TARGET, target)
-            found = self._layers.find(known.layer if known and known.layer else layer)
+            below = self._chain_below(parent)
+            wanted = wanted_layer(labels, below[0] if below else None)
+            known = self._store.published(parent, wanted.stack)
+            found = self._layers.find(known.layer if known and known.layer else wanted)
         except MalformedDigest as error:
             self._decide("unnamed", target, str(error))
         except NotPublished as error:
@@ -99,15 +101,15 @@ class Snapshotter:
         except LayersUnavailable as error:
             self._decide("unavailable", target, str(error))
         else:
-            self._adopt(str(chain_id), parent, labels, layer, found)
-            self._decide("published", target, f"layer {layer} is in {found.fqrn}")
+            self._adopt(parent, labels, wanted, found)
+            self._decide("published", target, f"layer {wanted.digest} is in {found.fqrn}")
             raise SnapshotExists(target)
 
-    def _adopt(self, target: str, parent: str, labels: Mapping[str, str], layer: Digest, found: PublishedLayer) -> None:
+    def _adopt(self, parent: str, labels: Mapping[str, str], layer: StackedLayer, found: PublishedLayer) -> None:
         """Let there be a committed snapshot of *layer* on *parent*."""
-        now = self._clock_ns()
+        now, target = self._clock_ns(), str(layer.stack)
         with self._directories, self._store.transaction():
-            if self._store.published(parent, TARGET, target) is not None:
+            if self._store.published(parent, layer.stack) is not None:
                 return
             name = target if not self._store.has(target) else f"{target} on {parent}"
             marked = {**labels, REMOTE: found.fqrn}

@@ -65,16 +65,16 @@ def run(settings: Settings, opened: ExitStack) -> None:
 
 def _snapshotter(settings: Settings, metrics: "Metrics", opened: ExitStack) -> "Snapshotter":
     from ducc.rootfs.disk import Disk
+    from ducc.rootfs.published import PublishedLayers
     from ducc.rootfs.state import only_one
     from snapshotter.calls import Snapshotter
-    from snapshotter.remote import Published
     from snapshotter.store import Store
 
     disk = Disk(settings.root, "snapshots")
     opened.enter_context(only_one(settings.root))
     store = Store(disk.database)
     opened.callback(store.close)
-    layers = Published(settings.repositories, settings.deadline_seconds)
+    layers = PublishedLayers(settings.repositories, settings.deadline_seconds)
     return Snapshotter(store, disk, layers, time.time_ns, metrics.decided)
 
 

@@ -12,9 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ducc.errors import DuccError
 from ducc.rootfs.overlay import Mount
+from ducc.rootfs.published import LayersUnavailable
 from snapshotter.api import snapshots_pb2 as api
 from snapshotter.calls import Snapshotter
-from snapshotter.remote import LayersUnavailable
 from snapshotter.snapshots import InvalidRequest, Snapshot, SnapshotExists, UnknownSnapshot, WrongState
 
 log = logging.getLogger("ducc.snapshotter")

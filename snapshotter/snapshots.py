@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from ducc.errors import DuccError
-from ducc.image.digest import Digest
 from ducc.rootfs.disk import NOTHING_USED, Usage
+from ducc.rootfs.locate import StackedLayer
 
 _LONGEST_NAME = 4096
 _LONGEST_LABEL = 4096  # name and value together
@@ -65,7 +65,7 @@ class Snapshot:
     created_ns: int
     updated_ns: int
     usage: Usage = NOTHING_USED
-    layer: Digest | None = None
+    layer: StackedLayer | None = None
 
 
 def require_name(name: str) -> str:

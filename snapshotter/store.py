@@ -14,10 +14,11 @@ from typing import Any
 
 from ducc.image.digest import Digest
 from ducc.rootfs.disk import Usage
+from ducc.rootfs.locate import StackedLayer
 from ducc.rootfs.state import open_database
 from snapshotter.snapshots import Kind, Snapshot, SnapshotExists, UnknownSnapshot, WrongState, shown
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE snapshots (
     number     INTEGER PRIMARY KEY AUTOINCREMENT,                -- names the directory; never used again
@@ -29,14 +30,25 @@ CREATE TABLE snapshots (
     updated_ns INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,                                 -- on the local disk; of committed snapshots
     inodes     INTEGER NOT NULL,
-    layer      TEXT                                              -- hex digits of the published layer, if it is one
+    layer      TEXT,                                             -- of a published layer: its digest,
+    below      TEXT,                                             -- the chain id of what it lies on, if anything,
+    stack      TEXT                                              -- and that one with it; hex digits all of them
 );
 CREATE INDEX snapshots_by_parent ON snapshots (parent);
 """
+_UPGRADE = """
+ALTER TABLE snapshots ADD COLUMN below TEXT;
+ALTER TABLE snapshots ADD COLUMN stack TEXT;
+UPDATE snapshots SET stack = substr(json_extract(labels, '$."containerd.io/snapshot.ref"'), -64)
+ WHERE layer IS NOT NULL;
+UPDATE snapshots SET below = (SELECT coalesce(lower.stack, substr(lower.name, -64)) FROM snapshots AS lower
+                               WHERE lower.number = snapshots.parent)
+ WHERE layer IS NOT NULL;
+"""
 _SELECT = """
-SELECT this.number, this.name, coalesce(below.name, ''), this.kind, this.labels, this.created_ns, this.updated_ns,
-       this.size_bytes, this.inodes, this.layer
-  FROM snapshots AS this LEFT JOIN snapshots AS below ON below.number = this.parent
+SELECT this.number, this.name, coalesce(lower.name, ''), this.kind, this.labels, this.created_ns, this.updated_ns,
+       this.size_bytes, this.inodes, this.layer, this.below, this.stack
+  FROM snapshots AS this LEFT JOIN snapshots AS lower ON lower.number = this.parent
 """
 _CHAIN = """
 WITH RECURSIVE chain (number, parent, depth) AS (
@@ -51,7 +63,7 @@ class Store:
     """All snapshots. What is read and written within `transaction` belongs together."""
 
     def __init__(self, path: Path) -> None:
-        self._database = open_database(path, _SCHEMA, _VERSION)
+        self._database = open_database(path, _SCHEMA, _VERSION, _UPGRADE)
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -88,11 +100,9 @@ class Store:
     def all(self) -> list[Snapshot]:
         return self._rows(f"{_SELECT} ORDER BY this.number")
 
-    def published(self, parent: str, label: str, value: str) -> Snapshot | None:
-        """The published layer on *parent* whose label *label* says *value*."""
-        path = f"$.{json.dumps(label)}"
-        where = "this.layer IS NOT NULL AND coalesce(below.name, '') = ? AND json_extract(this.labels, ?) = ?"
-        rows = self._rows(f"{_SELECT} WHERE {where}", parent, path, value)
+    def published(self, parent: str, stack: Digest) -> Snapshot | None:
+        """The published layer on *parent* that makes *stack* of it."""
+        rows = self._rows(f"{_SELECT} WHERE coalesce(lower.name, '') = ? AND this.stack = ?", parent, stack.hex)
         return rows[0] if rows else None
 
     def has(self, name: str) -> bool:
@@ -106,8 +116,8 @@ class Store:
         values = (new.name, below, *_values(new))
         try:
             cursor = self._database.execute(
-                "INSERT INTO snapshots (name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO snapshots (name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer,"
+                " below, stack) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
         except sqlite3.IntegrityError as error:
@@ -120,7 +130,7 @@ class Store:
         try:
             self._database.execute(
                 "UPDATE snapshots SET name = ?, kind = ?, labels = ?, created_ns = ?, updated_ns = ?, size_bytes = ?,"
-                " inodes = ?, layer = ? WHERE number = ?",
+                " inodes = ?, layer = ?, below = ?, stack = ? WHERE number = ?",
                 (changed.name, *_values(changed), changed.number),
             )
         except sqlite3.IntegrityError as error:
@@ -141,14 +151,16 @@ class Store:
 
 
 def _values(snapshot: Snapshot) -> tuple[Any, ...]:
-    usage = snapshot.usage
+    usage, layer = snapshot.usage, snapshot.layer
     return (
         snapshot.kind, json.dumps(dict(snapshot.labels)), snapshot.created_ns, snapshot.updated_ns,
-        usage.size_bytes, usage.inodes, snapshot.layer.hex if snapshot.layer else None,
+        usage.size_bytes, usage.inodes,
+        layer and layer.digest.hex, layer and layer.below and layer.below.hex, layer and layer.stack.hex,
     )  # fmt: skip
 
 
 def _snapshot(row: tuple[Any, ...]) -> Snapshot:
-    number, name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer = row
-    usage, digest = Usage(size_bytes, inodes), Digest(layer) if layer else None
-    return Snapshot(number, name, parent, Kind(kind), json.loads(labels), created_ns, updated_ns, usage, digest)
+    number, name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer, below, stack = row
+    published = StackedLayer(Digest(layer), Digest(below) if below else None, Digest(stack)) if layer else None
+    usage = Usage(size_bytes, inodes)
+    return Snapshot(number, name, parent, Kind(kind), json.loads(labels), created_ns, updated_ns, usage, published)

@@ -1,5 +1,6 @@
 """`ducc-snapshotter` as a stranger runs it, and a client that speaks to it as containerd does."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from ducc import layout
+from ducc.image.chain import chain_ids
+from ducc.image.digest import Digest
 from snapshotter.api import snapshots_pb2 as api
 from snapshotter.service import SERVICE
 
@@ -166,11 +170,19 @@ def repository_mount(directory: Path, content: Path | None = None) -> Iterator[P
 
 
 def publish(repository: Path, digest: str) -> Path:
-    """The new directory of the layer *digest* (`sha256:…`)."""
-    digits = digest.removeprefix("sha256:")
-    layer = repository / ".layers" / digits[:2] / digits / "layerfs"
+    """The new directory of the layer *digest* (`sha256:…`), which fits anywhere, and whose diff id is the same."""
+    named = Digest.parse(digest)
+    layer = repository / os.fsdecode(layout.layer_tree(named)[1:])
     layer.mkdir(parents=True)
+    anywhere = repository / os.fsdecode(layout.layer_anywhere(named)[1:])
+    anywhere.parent.mkdir()
+    anywhere.write_text(f"{named}\n")
     return layer
+
+
+def chain(*digests: str) -> str:
+    """The chain id of layers of `publish`, base first."""
+    return str(chain_ids([Digest.parse(digest) for digest in digests])[-1])
 
 
 @contextmanager

@@ -34,9 +34,6 @@ class _Attempt(NamedTuple):
     wanted: LayerWish
 
 
-_ANYWHERE = b"layerfs is right on top of any layers\n"
-
-
 class LayerPool:
     """Gives layer trees: published ones from the repository, others fetched and ingested, each once. Thread-safe."""
 
@@ -111,7 +108,7 @@ class LayerChanges:
             PutFile(layout.layer_file(layer.digest, "layers.json"), to_json_bytes([_description(layer, created)])),
         ]
         if layer.notes.fits_anywhere():
-            changes.append(PutFile(layout.layer_anywhere(layer.digest), _ANYWHERE))
+            changes.append(PutFile(layout.layer_anywhere(layer.digest), f"{layer.diff_id}\n".encode()))
         self._changes[layer.digest] = changes
 
     def add_completed(self, layer: LayerTree, stack: Digest, complete: Callable[[], WrittenTree]) -> None:

@@ -17,5 +17,10 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
     """
     chains: list[Digest] = []
     for diff_id in diff_ids:
-        chains.append(Digest.of(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
+        chains.append(chain_id(chains[-1] if chains else None, diff_id))
     return chains
+
+
+def chain_id(below: Digest | None, diff_id: Digest) -> Digest:
+    """Name the stack of one layer on the stack *below*, if there is one."""
+    return diff_id if below is None else Digest.of(f"{below} {diff_id}".encode())

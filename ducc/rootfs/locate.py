@@ -1,24 +1,29 @@
 """Where a published layer is: a directory below a repository's mountpoint that can be listed now, or why not.
 
-A path is made of a `Digest` and nothing else that came from outside. Repositories are published as a whole, so a
-layer that can be seen is complete.
+A path is made of digests and nothing else that came from outside. Repositories are published as a whole, so a layer
+that can be seen is complete. Which of a layer's directories is right depends on what the layer lies on (see
+docs/layout.md), and that is checked: a layer that is called by another one's chain id is not given.
 """
 
 import errno
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ducc import layout
 from ducc.errors import DuccError
-from ducc.image.digest import Digest
-from ducc.rootfs.mounts import open_directory_beneath
+from ducc.image.chain import chain_id, chain_ids
+from ducc.image.digest import Digest, MalformedDigest
+from ducc.rootfs.mounts import open_beneath, open_directory_beneath
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_LONGEST_DIGEST = 100  # bytes
 
 
 class LayerAbsent(DuccError):
-    """The repository answers, and does not have the layer."""
+    """The repository answers, and has no directory that is the layer in its stack."""
 
 
 class RepositoryUnavailable(DuccError):
@@ -28,38 +33,99 @@ class RepositoryUnavailable(DuccError):
 
 
 @dataclass(frozen=True, slots=True)
+class StackedLayer:
+    """A layer in its place: *digest* names its blob, *below* the stack that it lies on, *stack* that one with it.
+
+    Both are chain ids. *below* is None for the lowest layer.
+    """
+
+    digest: Digest
+    below: Digest | None
+    stack: Digest
+
+
+def stacked(digests: Sequence[Digest], diff_ids: Sequence[Digest]) -> list[StackedLayer]:
+    """The layers of an image, base first, as its manifest (*digests*) and its config (*diff_ids*) list them."""
+    stacks = chain_ids(diff_ids)
+    return [StackedLayer(*layer) for layer in zip(digests, [None, *stacks[:-1]], stacks, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class MountedRepository:
     """A repository by its name, and where this machine shows it."""
 
     fqrn: str
     mountpoint: Path
 
-    def layer(self, digest: Digest) -> Path:
+    def layer(self, wanted: StackedLayer) -> Path:
         """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`."""
-        path = layout.layer_tree(digest)
-        try:
-            _list(self.mountpoint, path[1:])
-        except OSError as error:
-            raise self._failure(error, digest) from error
+        digest = wanted.digest
+        with self._opened(digest) as top:
+            if _can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
+                return self._below(own)
+            diff_id = _diff_id_if_it_fits_anywhere(top, digest)
+            if diff_id is None:
+                raise LayerAbsent(f"{self.fqrn} has no layer {digest} that fits on what is below it")
+            if chain_id(wanted.below, diff_id) != wanted.stack:
+                raise LayerAbsent(f"{self.fqrn}: layer {digest} does not make {wanted.stack} of what is below it")
+            if not _can_be_listed(top, plain := layout.layer_tree(digest)):
+                raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
+            return self._below(plain)
+
+    def _below(self, path: bytes) -> Path:
         return self.mountpoint / os.fsdecode(path[1:])
 
-    def _failure(self, error: OSError, digest: Digest) -> DuccError:
-        if error.errno not in _NOT_THERE:
-            return RepositoryUnavailable(f"{self.fqrn} at {self.mountpoint}: {error.strerror}")
-        if not os.path.ismount(self.mountpoint):
-            return RepositoryUnavailable(f"{self.fqrn} is not mounted at {self.mountpoint}")
-        return LayerAbsent(f"{self.fqrn} does not have layer {digest}")
+    @contextmanager
+    def _opened(self, digest: Digest) -> Iterator[int]:
+        """The mountpoint, and our words for what goes wrong there."""
+        try:
+            top = os.open(self.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield top
+            finally:
+                os.close(top)
+        except OSError as error:
+            raise self._failure(error) from error
+        except LayerAbsent as error:
+            if not os.path.ismount(self.mountpoint):
+                raise self._not_mounted() from error
+            raise
+
+    def _failure(self, error: OSError) -> RepositoryUnavailable:
+        if error.errno in _NOT_THERE:
+            return self._not_mounted()
+        return RepositoryUnavailable(f"{self.fqrn} at {self.mountpoint}: {error.strerror}")
+
+    def _not_mounted(self) -> RepositoryUnavailable:
+        return RepositoryUnavailable(f"{self.fqrn} is not mounted at {self.mountpoint}")
 
 
-def _list(mountpoint: Path, path: bytes) -> None:
-    """Open the directory and read its first entry, as whoever mounts it would."""
-    top = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _can_be_listed(top: int, path: bytes) -> bool:
+    """Is there a directory? Its first entry is read, as whoever mounts it would."""
     try:
-        directory = open_directory_beneath(top, path)
-    finally:
-        os.close(top)
+        directory = open_directory_beneath(top, path[1:])
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
     try:
         with os.scandir(directory) as entries:
             next(entries, None)
     finally:
         os.close(directory)
+    return True
+
+
+def _diff_id_if_it_fits_anywhere(top: int, digest: Digest) -> Digest | None:
+    try:
+        file = open_beneath(top, layout.layer_anywhere(digest)[1:], os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+    try:
+        return Digest.parse(os.read(file, _LONGEST_DIGEST).decode(errors="replace").strip())
+    except MalformedDigest:
+        return None
+    finally:
+        os.close(file)

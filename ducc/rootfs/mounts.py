@@ -17,12 +17,16 @@ class _OpenHow(ctypes.Structure):
 
 
 def open_directory_beneath(top: int, path: bytes) -> int:
-    """A descriptor of the directory *path* (relative) below the open directory *top*.
+    """A descriptor of the directory *path*: see `open_beneath`."""
+    return open_beneath(top, path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def open_beneath(top: int, path: bytes, flags: int) -> int:
+    """A descriptor of what is at *path* (relative) below the open directory *top*.
 
     Symbolic links are not followed, nor can the way lead out of *top*; both are an `OSError` like any other failure.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    how = _OpenHow(flags, 0, _NO_MAGIC_LINKS | _NO_SYMLINKS | _BENEATH)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _NO_MAGIC_LINKS | _NO_SYMLINKS | _BENEATH)
     opened = _libc.syscall(
         ctypes.c_long(_OPENAT2), ctypes.c_int(top), ctypes.c_char_p(path), ctypes.byref(how),
         ctypes.c_size_t(ctypes.sizeof(how)),

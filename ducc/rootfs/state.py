@@ -15,18 +15,20 @@ class StateUnusable(DuccError):
     exit_code = 110
 
 
-def open_database(path: Path, schema: str, version: int) -> sqlite3.Connection:
+def open_database(path: Path, schema: str, version: int, upgrade: str = "") -> sqlite3.Connection:
     """One connection for all threads of the program; what a transaction wrote is on the disk when it ends.
 
-    A new file gets *schema*, and *version* is written down. Raises `StateUnusable`.
+    A new file gets *schema*, and *version* is written down; one of the version before is changed by *upgrade*, if
+    there is one. Raises `StateUnusable`.
     """
     try:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
         _require_sound(database)
         (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found == 0:
-            database.executescript(f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT")
+        change = schema if found == 0 else upgrade if found == version - 1 else ""
+        if change:
+            database.executescript(f"BEGIN; {change} PRAGMA user_version = {version}; COMMIT")
         elif found != version:
             raise sqlite3.DatabaseError(f"is of version {found}, this program reads {version}")
     except sqlite3.Error as error:

@@ -23,6 +23,7 @@ from tests.snapshotter import (
     PROGRAM,
     Client,
     Program,
+    chain,
     mounted,
     publish,
     repository_mount,
@@ -31,8 +32,8 @@ from tests.snapshotter import (
 
 LAYER = "sha256:" + "1a" * 32
 OTHER = "sha256:" + "2b" * 32
-CHAIN = "sha256:" + "c0" * 32
-UPPER_CHAIN = "sha256:" + "c1" * 32
+CHAIN = chain(LAYER)
+UPPER_CHAIN = chain(LAYER, OTHER)
 REF = "containerd.io/snapshot.ref"
 CRI = "containerd.io/snapshot/cri.layer-digest"
 STARGZ = "containerd.io/snapshot/remote/stargz.digest"
@@ -68,8 +69,8 @@ def refused(*codes: grpc.StatusCode) -> Iterator[None]:
     assert caught.value.code() in codes, caught.value.details()
 
 
-def asked(chain: str = CHAIN, layer: str = LAYER, label: str = CRI) -> dict[str, str]:
-    return {REF: chain, label: layer}
+def asked(target: str = CHAIN, layer: str = LAYER, label: str = CRI) -> dict[str, str]:
+    return {REF: target, label: layer}
 
 
 def adopt(client: Client, parent: str = "", **labels: str) -> None:
@@ -175,7 +176,7 @@ def test_a_layer_that_is_not_published_is_prepared_to_be_unpacked(client: Client
 )  # fmt: skip
 def test_no_path_is_made_of_a_digest_that_is_none(digest: str, client: Client, repository: Path) -> None:
     publish(repository, LAYER)
-    for number, labels in enumerate((asked(layer=digest), asked(chain=digest or "x"))):
+    for number, labels in enumerate((asked(layer=digest), asked(target=digest or "x"))):
         (mount,) = client.prepare(f"extract-{number}", labels=labels)
         assert mount.type == "bind"
 
@@ -213,11 +214,12 @@ def test_one_layer_serves_any_number_of_chains(client: Client, repository: Path)
     publish(repository, LAYER)
     publish(repository, OTHER)
     adopt(client)
-    adopt(client, parent=CHAIN, chain=UPPER_CHAIN, layer=OTHER)
+    adopt(client, parent=CHAIN, target=UPPER_CHAIN, layer=OTHER)
     client.prepare("own")
-    client.commit("own-base", "own")
-    adopt(client, parent="own-base", chain=UPPER_CHAIN, layer=OTHER)  # the same chain id on another parent
-    for parent in (CHAIN, "own-base"):
+    unpacked = f"default/7/{CHAIN}"
+    client.commit(unpacked, "own")
+    adopt(client, parent=unpacked, target=UPPER_CHAIN, layer=OTHER)  # the same chain id on another parent
+    for parent in (CHAIN, unpacked):
         (found,) = client.names(f'labels."{REF}"=={UPPER_CHAIN},parent=="{parent}"')
         assert client.stat(found).parent == parent
     adopt(client)  # once more: there already
@@ -234,7 +236,7 @@ def test_writes_go_over_published_layers_and_deletions_stay(client: Client, repo
     (top / "dir").mkdir()
     os.setxattr(top / "dir", "trusted.overlay.opaque", b"y")
     adopt(client)
-    adopt(client, parent=CHAIN, chain=UPPER_CHAIN, layer=OTHER)
+    adopt(client, parent=CHAIN, target=UPPER_CHAIN, layer=OTHER)
     client.prepare("container", parent=UPPER_CHAIN)
     with mounted(client.mounts("container"), tmp_path / "m") as root:
         assert sorted(os.listdir(root)) == ["dir", "kept"]
@@ -257,7 +259,7 @@ def test_a_view_of_published_layers_alone_has_names_of_full_length(
     publish(repository, OTHER)
     adopt(client)
     if layers == 2:
-        adopt(client, parent=CHAIN, chain=UPPER_CHAIN, layer=OTHER)
+        adopt(client, parent=CHAIN, target=UPPER_CHAIN, layer=OTHER)
     (mount,) = client.view("look", parent=UPPER_CHAIN if layers == 2 else CHAIN)
     lowers = mount.options[-1].removeprefix("lowerdir=").split(":")
     assert len(lowers) == layers + 1  # an empty directory of ours is the lowest
@@ -266,12 +268,12 @@ def test_a_view_of_published_layers_alone_has_names_of_full_length(
 
 
 def test_two_hundred_layers_have_names_that_fit_a_page(client: Client, repository: Path, program: Program) -> None:
-    parent = ""
+    parent, layers = "", list[str]()
     for number in range(200):
-        digest = f"sha256:{number:064x}"
-        publish(repository, digest)
-        adopt(client, parent=parent, chain=digest, layer=digest)
-        parent = digest
+        layers.append(f"sha256:{number:064x}")
+        publish(repository, layers[-1])
+        adopt(client, parent=parent, target=chain(*layers), layer=layers[-1])
+        parent = chain(*layers)
     (mount,) = client.prepare("container", parent=parent)
     lowers = mount.options[-1].removeprefix("lowerdir=").split(":")
     relative = ":".join(lower.removeprefix(f"{program.root}/snapshots/") for lower in lowers)  # as containerd does
@@ -314,7 +316,7 @@ def test_the_next_repository_is_asked_and_followed_when_the_first_loses_a_layer(
             program.client() as client,
         ):
             adopt(client)
-            adopt(client, parent=CHAIN, chain=UPPER_CHAIN, layer=OTHER)  # only the second has it
+            adopt(client, parent=CHAIN, target=UPPER_CHAIN, layer=OTHER)  # only the second has it
             client.prepare("container", parent=CHAIN)
             with mounted(client.mounts("container"), tmp_path / "m") as root:
                 assert (root / "from").read_text() == "one"

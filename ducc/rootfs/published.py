@@ -1,0 +1,90 @@
+"""The layers of all repositories that a machine mounts: one question for every engine, answered in time.
+
+Repositories are asked in order, each within a deadline: a mount whose server hangs would keep the caller for ever.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as DeadlinePassed
+from dataclasses import dataclass
+from pathlib import Path
+
+from ducc.errors import DuccError
+from ducc.rootfs.locate import LayerAbsent, MountedRepository, RepositoryUnavailable, StackedLayer
+
+_THREADS = 4
+
+
+class NotPublished(DuccError):
+    """No repository has the layer for its stack, and all were asked."""
+
+
+class LayersUnavailable(DuccError):
+    """A layer can't be said to be absent: a repository that may have it does not answer."""
+
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedLayer:
+    """Where a layer can be read now."""
+
+    fqrn: str
+    directory: Path
+
+
+class PublishedLayers:
+    """The layers of all *repositories*, the preferred one first. Thread-safe."""
+
+    def __init__(self, repositories: Iterable[MountedRepository], deadline_seconds: float) -> None:
+        self._asked = [_Asked(repository, deadline_seconds) for repository in repositories]
+
+    def find(self, wanted: StackedLayer) -> PublishedLayer:
+        """Where the layer is. Raises `NotPublished` or `LayersUnavailable`."""
+        silent, absent = [], []
+        for asked in self._asked:
+            try:
+                return PublishedLayer(asked.repository.fqrn, asked.layer(wanted))
+            except LayerAbsent as error:
+                absent.append(str(error))
+            except RepositoryUnavailable as error:
+                silent.append(str(error))
+        if silent:
+            raise LayersUnavailable(f"layer {wanted.digest} can't be read: {'; '.join(silent)}")
+        raise NotPublished("; ".join(absent))
+
+    def directories(self, image: Sequence[StackedLayer]) -> list[Path]:
+        """What overlayfs is to put over one another for an image: its layers' directories, topmost first.
+
+        *image* is base first, as `stacked` gives it. Raises what `find` raises: all of an image is there, or nothing.
+        """
+        return [self.find(layer).directory for layer in reversed(image)]
+
+
+class _Asked:
+    """A repository that is asked within a deadline, and left alone for as long when it let one pass.
+
+    So a chain of forty layers waits once for a repository that hangs, not forty times.
+    """
+
+    def __init__(self, repository: MountedRepository, deadline_seconds: float) -> None:
+        self.repository = repository
+        self._deadline_seconds = deadline_seconds
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=repository.fqrn)
+        self._silent_until = 0.0  # on the monotonic clock
+
+    def layer(self, wanted: StackedLayer) -> Path:
+        """Where the layer is. Raises `LayerAbsent` or `RepositoryUnavailable`."""
+        if time.monotonic() < self._silent_until:
+            raise self._silence()
+        asked = self._threads.submit(self.repository.layer, wanted)
+        try:
+            return asked.result(self._deadline_seconds)
+        except DeadlinePassed:
+            asked.cancel()
+            self._silent_until = time.monotonic() + self._deadline_seconds
+            raise self._silence() from None
+
+    def _silence(self) -> RepositoryUnavailable:
+        return RepositoryUnavailable(f"{self.repository.fqrn} did not answer within {self._deadline_seconds:g} s")

@@ -1,0 +1,108 @@
+"""Several repositories are asked for a layer: in order, within a deadline."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ducc.image.digest import Digest
+from ducc.rootfs.locate import LayerAbsent, RepositoryUnavailable, StackedLayer, stacked
+from ducc.rootfs.published import LayersUnavailable, NotPublished, PublishedLayers
+
+DIGEST = Digest("1a" * 32)
+LAYER = StackedLayer(DIGEST, None, DIGEST)
+PLACE = Path("/somewhere")
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A repository that answers as the test says."""
+
+    fqrn: str
+    answer: Callable[[], Path]
+
+    def layer(self, wanted: StackedLayer) -> Path:
+        return self.answer()
+
+
+def raising(error: Exception) -> Callable[[], Path]:
+    def answer() -> Path:
+        raise error
+
+    return answer
+
+
+ABSENT = Scripted("absent.test", raising(LayerAbsent("no")))
+SILENT = Scripted("silent.test", raising(RepositoryUnavailable("silent.test is not mounted")))
+FULL = Scripted("full.test", lambda: PLACE)
+
+
+@pytest.mark.parametrize("before", [[], [ABSENT], [SILENT], [ABSENT, SILENT]])
+def test_the_first_repository_that_has_a_layer_gives_it(before: list[Scripted]) -> None:
+    found = PublishedLayers([*before, FULL, Scripted("later.test", lambda: Path("/later"))], 5).find(LAYER)
+    assert (found.fqrn, found.directory) == ("full.test", PLACE)
+
+
+def test_absent_is_only_what_no_repository_has() -> None:
+    with pytest.raises(NotPublished):
+        PublishedLayers([ABSENT, ABSENT], 5).find(LAYER)
+    with pytest.raises(LayersUnavailable, match=r"silent\.test is not mounted"):
+        PublishedLayers([ABSENT, SILENT], 5).find(LAYER)
+
+
+def test_a_repository_that_hangs_costs_each_caller_its_deadline_and_no_more() -> None:
+    ended = threading.Event()
+
+    def hang() -> Path:
+        ended.wait(60)
+        return PLACE
+
+    layers = PublishedLayers([Scripted("hanging.test", hang)], 0.05)
+    started = time.monotonic()
+    try:
+        for _ in range(10):
+            with pytest.raises(LayersUnavailable, match=r"hanging\.test did not answer within 0\.05 s"):
+                layers.find(LAYER)
+        assert time.monotonic() - started < 60
+    finally:
+        ended.set()
+
+
+def test_a_chain_waits_once_for_a_repository_that_hangs_which_is_asked_again_later() -> None:
+    ended = threading.Event()
+
+    def hang() -> Path:
+        ended.wait(60)
+        return Path("/first")
+
+    layers = PublishedLayers([Scripted("hanging.test", hang), FULL], 0.3)
+    started = time.monotonic()
+    assert {layers.find(LAYER).fqrn for _ in range(40)} == {"full.test"}
+    assert time.monotonic() - started < 12
+    ended.set()
+    deadline = time.monotonic() + 60
+    while layers.find(LAYER).fqrn != "hanging.test":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_image_is_the_directories_of_its_layers_topmost_first() -> None:
+    image = stacked([Digest("1a" * 32), Digest("2b" * 32)], [Digest("3c" * 32), Digest("4d" * 32)])
+    published = PublishedLayers([Named("images.test")], 5)
+    assert published.directories(image) == [Path("/2b"), Path("/1a")]
+    with pytest.raises(NotPublished):
+        PublishedLayers([ABSENT], 5).directories(image)
+    assert PublishedLayers([ABSENT], 5).directories([]) == []
+
+
+@dataclass(frozen=True)
+class Named:
+    """A repository that has all layers, by the first digits of their digests."""
+
+    fqrn: str
+
+    def layer(self, wanted: StackedLayer) -> Path:
+        return Path("/") / wanted.digest.hex[:2]
