@@ -14,6 +14,7 @@ from ducc.convert.builds import Build, Failure, Found, SomeBuildsFailed
 from ducc.convert.flat import with_apptainer_files
 from ducc.convert.layers import Got, LayerChanges
 from ducc.convert.plan import FLAT, Convert
+from ducc.convert.podman import PodmanStores, StoredImage
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
 from ducc.convert.report import Effort, Outcome
@@ -58,7 +59,7 @@ class Assembly:
 
     def __init__(self, repository: Repository, published: Published, now: int) -> None:
         self._repository, self._published, self._now = repository, published, now
-        self.layers = LayerChanges(published)
+        self.layers, self.podman = LayerChanges(published), PodmanStores()
 
     def image(self, step: Convert, arrived: Arrived) -> tuple[Outcome, list[Change]]:
         """Write the trees of one image; return what became of it, and what is to be committed for it.
@@ -131,6 +132,10 @@ class Assembly:
             warnings=tuple(dict.fromkeys(warnings)),
             build=fetched.build.name,
         )
+        stored = StoredImage(
+            step.reference, record.build, image.manifest, image.config, layers, is_flat=written is not None
+        )
+        self.podman.add(stored)
         return record, build_changes(step.reference, image, record, written)
 
     def _flat(self, root: Directory, config: ImageConfig) -> WrittenTree:

@@ -135,6 +135,10 @@ class Published:
         """The content of a file of the trunk."""
         return self._content(self._find(path))
 
+    def below(self, path: bytes) -> list[bytes]:
+        """The paths of what stands in a directory of the trunk, by name."""
+        return [path + b"/" + name for name in sorted(self._children(self._find(path)))]
+
     def _content(self, node: Node | None) -> bytes | None:
         return self._repository.read(node) if isinstance(node, Entry) and node.is_regular else None
 

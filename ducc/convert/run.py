@@ -100,7 +100,7 @@ class Conversion:
                     outcomes[step] = Outcome(image, "failed", UnexpectedFailure(error), ignored=ignored)
                 else:
                     changes += image_changes
-        return [*assembly.layers.changes(), *changes] if changes else []
+        return [*assembly.layers.changes(), *changes, *assembly.podman.changes(published)] if changes else []
 
     def _fetch_here(self, workers: Executor) -> FetchLayer:
         ingest = ingest_into(self.repository, self.index, workers)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from ducc import layout
 from ducc.catalog.tree import Directory, Nested, Node
+from ducc.convert.podman import PodmanStores
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
 from ducc.cvmfs.entry import Entry
@@ -168,7 +169,14 @@ class _Images:
         removed = self._with_emptied(path for path in paths if self._find(path) is not None)
         of_these = tuple(map(str, sorted(configs)))
         shared = [layout.layer_file(layer, "origin.json") for layer in sorted(layers & layers_that_stay)]
-        return [*map(Remove, removed), *(EditList(path, "origin", without=of_these) for path in shared)]
+        edited = [EditList(path, "origin", without=of_these) for path in shared]
+        return [*map(Remove, removed), *edited, *self._podman(stay)]
+
+    def _podman(self, stay: Iterable[ImageRecord]) -> list[Change]:
+        """The stores for podman, with the images that *stay* and no others."""
+        stores, published = PodmanStores(), Published(self._repository, self._head)
+        stores.add_published(stay, published)
+        return stores.replacing(published)
 
     def _read_records(self) -> Iterator[ImageRecord]:
         """Every record; one that can't be read is an error, since nobody knows which layers its image needs."""

@@ -6,8 +6,8 @@ They can be applied to any revision, so a publisher that was overtaken applies t
 import json
 import logging
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ducc import layout
@@ -62,7 +62,20 @@ class EditList:
     without: tuple[str, ...] = ()
 
 
-Change = BindTree | PutFile | PutLink | Remove | EditList
+@dataclass(frozen=True, slots=True)
+class EditRows:
+    """A JSON file `[{"id": …}, …]`, sorted by id: *rows* are to be there, each in place of the one with its id.
+
+    Of what stands there as a list or a mapping, what it held before stays. Each of *names* is to stand in the list
+    `names` of the row with that id, and in no other row's.
+    """
+
+    path: bytes
+    rows: tuple[Mapping[str, Any], ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+Change = BindTree | PutFile | PutLink | Remove | EditList | EditRows
 
 
 def apply(changes: Iterable[Change], repository: Repository, head: Head, now: int) -> Directory:
@@ -78,27 +91,54 @@ def apply(changes: Iterable[Change], repository: Repository, head: Head, now: in
             if root not in nested:
                 editor.nest(root, directory)
                 nested.add(root)
-        put = _edited(change, editor, repository) if isinstance(change, EditList) else change
+        put = _edited(change, editor, repository) if isinstance(change, EditList | EditRows) else change
         if put is not None:
             editor.put(put.path, _node(put, repository, now), directory)
     return editor.root
 
 
-def _edited(change: EditList, editor: TreeEditor, repository: Repository) -> PutFile | None:
+def _edited(change: EditList | EditRows, editor: TreeEditor, repository: Repository) -> PutFile | None:
     """The file as it is to be; None when it is."""
     before = editor.find(change.path)
     known = _list_in(before, change, repository) if isinstance(before, Entry) else None
+    if isinstance(change, EditRows):
+        rows = _edited_rows(known or [], change)
+        return None if rows == known else PutFile(change.path, rows_to_json_bytes(rows))
     after = sorted({*(known or []), *change.texts} - {*change.without})
     if after == known or (before is None and not after):
         return None
     return PutFile(change.path, to_json_bytes({change.key: after}))
 
 
-def _list_in(file: Entry, change: EditList, repository: Repository) -> list[str] | None:
+def _edited_rows(known: Iterable[Mapping[str, Any]], change: EditRows) -> list[dict[str, Any]]:
+    rows = {row["id"]: dict(row) for row in known}
+    for row in rows.values():
+        if change.names.keys() & set(row.get("names") or ()):
+            row["names"] = [name for name in row["names"] if name not in change.names]
+    for added in change.rows:
+        before = rows.get(added["id"], {})
+        rows[added["id"]] = {key: _joined(before.get(key), value) for key, value in added.items()}
+    for name, row_id in change.names.items():
+        rows[row_id]["names"] = sorted([*rows[row_id]["names"], name])
+    return [rows[row_id] for row_id in sorted(rows)]
+
+
+def _joined(before: Any, value: Any) -> Any:
+    if isinstance(value, list) and isinstance(before, list):
+        return sorted({*before, *value})
+    return {**before, **value} if isinstance(value, dict) and isinstance(before, dict) else value
+
+
+def _list_in(file: Entry, change: EditList | EditRows, repository: Repository) -> list[Any] | None:
     """The list that a file has; None if it can't be read: then it is begun anew, and the commit goes on."""
     try:
-        known = json.loads(repository.read(file))[change.key]
-        if isinstance(known, list) and all(isinstance(text, str) for text in known):
+        value = json.loads(repository.read(file))
+        if isinstance(change, EditRows):
+            known, is_fit = value, all(isinstance(row["id"], str) for row in value)
+        else:
+            known = value[change.key]
+            is_fit = all(isinstance(text, str) for text in known)
+        if isinstance(known, list) and is_fit:
             return known
         reason = "no such list is in it"
     except (ForgedObject, ObjectMissing, BadObject, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -115,6 +155,12 @@ def _node(change: BindTree | PutFile | PutLink, repository: Repository, now: int
         return Entry(name, stat.S_IFLNK | 0o777, size=len(change.target), mtime=now, symlink=change.target)
     content = repository.put(change.data).digest
     return Entry(name, stat.S_IFREG | 0o644, size=len(change.data), mtime=now, content=content)
+
+
+def rows_to_json_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as they are published: a line each, for there may be many."""
+    lines = ",\n".join(json.dumps(row, sort_keys=True, separators=(",", ":")) for row in rows)
+    return f"[{lines}]\n".encode()
 
 
 def to_json_bytes(values: Any) -> bytes:
