@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from ducc import logs
 from ducc.errors import BadInput, DuccError
-from snapshotter.settings import DEFAULT_CONFIG, LOG_LEVELS, Settings, read_settings
+from ducc.rootfs.settings import LOG_LEVELS
+from snapshotter.settings import DEFAULT_CONFIG, Settings, read_settings
 
 if TYPE_CHECKING:
     from snapshotter.calls import Snapshotter
