@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 
 _GIBIBYTE = 1 << 30
 _DEFAULT_LIMIT_GIB = 4.0
+_MOST_IDLE_SECONDS = 1 << 31
+_PROGRAM = (sys.executable, "-P", "-m", "ducc.cli.main")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fqrn", metavar="FQRN", help="the repository")
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to show it; an existing directory")
+    parser.add_argument(
+        "--all", metavar="DIR", type=Path, action=_Instead,
+        help="instead of FQRN and DIR: show each configured repository below DIR when it is first touched",
+    )  # fmt: skip
+    parser.add_argument(
+        "--idle", metavar="SECONDS", type=_seconds, default=1200,
+        help="with --all: unmount what nobody has used for so long (%(default)s; 0: never)",
+    )  # fmt: skip
     parser.add_argument("--url", help="the repository's URL: http://HOST/cvmfs/FQRN")
     parser.add_argument("--storage", metavar="URL", help="without --url: read a local store, file:///DIR")
     parser.add_argument(
@@ -43,17 +53,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # How a process that is to succeed another one is started; see `ducc.client.renewal`.
     parser.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--line", type=int, help=argparse.SUPPRESS)
+    # Below an automounter's directory nobody else's processes may be; see `ducc.client.autofs`.
+    parser.add_argument("--same-session", action="store_true", help=argparse.SUPPRESS)
+
+
+class _Instead(argparse.Action):
+    """An option that takes the place of the positional arguments."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        for action in parser._actions:
+            action.required = False
+
+
+def _seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > _MOST_IDLE_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted: seconds, at most {_MOST_IDLE_SECONDS}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 mounted (in the foreground: and unmounted again), else the failure's."""
     from ducc.client.background import Start, go_on, in_background
 
+    if arguments.all:
+        return _mount_all(arguments)
     parameters = None if arguments.url or arguments.storage else _parameters(arguments)
     fqrn = _name(arguments, parameters)
     cache = (arguments.cache or (parameters.cache_directory if parameters else default_cache())).absolute()
     directory = Path(os.path.realpath(arguments.directory))
-    again = _again(arguments, fqrn, directory, cache)
+    again = _again(arguments, fqrn, directory)
     work = _mount(arguments, parameters, fqrn, directory, cache, [*again, "--trial"])
     if arguments.foreground:
         work(Start(lambda: print(f"{fqrn} is mounted at {directory}", flush=True)))
@@ -63,18 +94,53 @@ def run(arguments: argparse.Namespace) -> int:
         return go_on(work, arguments.line, [*again, "--line"])
     else:
         _make_directory(cache)
-        in_background(work, cache / f"{fqrn}.log", [*again, "--line"])
+        new_session = not arguments.same_session
+        in_background(work, cache / f"{fqrn}.log", [*again, "--line"], new_session=new_session)
     return 0
 
 
-def _again(arguments: argparse.Namespace, fqrn: str, directory: Path, cache: Path) -> list[str]:
-    """The command of a process that is to take this one's place, wherever that is started."""
-    words = [sys.executable, "-P", "-m", "ducc.cli.main", "mount", fqrn, str(directory), *["-v"] * arguments.verbose]
+def _mount_all(arguments: argparse.Namespace) -> int:
+    """Mount what is touched; everything runs in the session of the process that answers the kernel."""
+    from ducc import logs
+    from ducc.client.automount import Automount, run_automount
+    from ducc.client.background import Start, in_background
+
+    if arguments.fqrn or arguments.url or arguments.storage or arguments.public_key:
+        raise BadInput("--all mounts what the configuration says: wanted besides are --etc, --cache and --idle only")
+    if os.geteuid() != 0:
+        raise BadInput("--all needs root: only root may use the kernel's automounter")
+    directory = Path(os.path.realpath(arguments.all))
+    if not directory.is_dir():
+        raise BadInput(f"{directory} is not a directory")
+
+    def mount(fqrn: str, place: Path) -> list[str]:
+        return [*_again(arguments, fqrn, place), "--same-session"]
+
+    def unmount(fqrn: str, place: Path) -> list[str]:
+        return [*_PROGRAM, "umount", str(place)]
+
+    def work(start: "Start") -> None:
+        logs.set_up(max(arguments.verbose, 0 if sys.stderr.isatty() else 1))
+        run_automount(Automount(directory, arguments.etc.absolute(), mount, unmount, arguments.idle), start)
+
+    if arguments.foreground:
+        os.setpgid(0, 0)
+        work(Start(lambda: print(f"what is configured is shown at {directory}", flush=True)))
+    else:
+        cache = (arguments.cache or default_cache()).absolute()
+        _make_directory(cache)
+        in_background(work, cache / "automount.log")
+    return 0
+
+
+def _again(arguments: argparse.Namespace, fqrn: str, directory: Path) -> list[str]:
+    """The command that does with a repository what *arguments* say, wherever it is started."""
+    words = [*_PROGRAM, "mount", fqrn, str(directory), *["-v"] * arguments.verbose]
     for name in ("url", "storage", "cache_limit"):
         if getattr(arguments, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     if arguments.cache:
-        words += ["--cache", str(cache)]
+        words += ["--cache", str(arguments.cache.absolute())]
     return [*words, "--etc", str(arguments.etc.absolute()), *(f"--public-key={file}" for file in _keys(arguments))]
 
 

@@ -1,10 +1,11 @@
 """`mount.ducc`: what `mount -t ducc` and a line of /etc/fstab run, as mount(8) calls its helpers.
 
     repo.example.org  /cvmfs/repo.example.org  ducc  defaults,_netdev  0 0
+    none              /cvmfs                   ducc  all,_netdev       0 0
 
-Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`. Others are
-mount's own and change nothing: it passes `rw` where nobody asked for it, and a repository is read-only, without set-uid
-programs and devices, in any case.
+Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`; `all` for
+whatever is configured, when it is touched, and with it `idle=SECONDS`. Others are mount's own and change nothing: it
+passes `rw` where nobody asked for it, and a repository is read-only, without set-uid programs and devices, in any case.
 """
 
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from ducc.cli import main as ducc
 from ducc.errors import BadInput
 
-_OURS = ("etc", "url", "storage", "public_key", "cache", "cache_limit", "config")
+_OURS = ("etc", "url", "storage", "public_key", "cache", "cache_limit", "config", "idle")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,9 @@ def translated(words: Sequence[str]) -> Iterator[str]:
             yield from ["-v"] if "v" in word else []
         else:
             places.append(word)
-    if len(places) != 2:
+    if len(places) == 2 and "all" in options:
+        places = [f"--all={places[1]}"]
+    elif len(places) != 2:
         raise BadInput("wanted: mount.ducc FQRN DIR [-o OPTIONS]; usually called by mount -t ducc")
     for option in options:
         name, _, value = option.partition("=")

@@ -23,7 +23,16 @@ from ducc.client.cache import Cache
 from ducc.client.connection import Connection, mount
 from ducc.client.fuse import Mounted
 from ducc.client.magic import Magic
-from ducc.client.mountpoint import MOUNT_TYPE, MountFailed, claimed, detach, mounted_at, read_more_ahead, state_path
+from ducc.client.mountpoint import (
+    MOUNT_TYPE,
+    MountFailed,
+    claimed,
+    detach,
+    forget,
+    mounted_at,
+    read_more_ahead,
+    state_path,
+)
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.orders import Orders
 from ducc.client.renewal import Renewal
@@ -61,7 +70,7 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
             _answer(settings, repository, connection, start.ready, renewal)
             os.close(line)
             if not renewal.wanted:
-                state_path(settings.mountpoint).unlink(missing_ok=True)
+                forget(settings.mountpoint)
     log.info("%s: fqrn=%s at=%s", "left" if renewal.wanted else "unmounted", settings.fqrn, settings.mountpoint)
 
 

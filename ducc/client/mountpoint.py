@@ -1,8 +1,8 @@
 """What the outside sees of a mount: the kernel's table, and a lock that lasts as long as the process behind it.
 
 The lock is a file in the run-time directory, named after the mountpoint. The kernel drops it with its holder, however
-that ends, so "has it ended?" has an exact answer; inside stands the process id, for signals. The file itself stays:
-one that was removed could be locked twice.
+that ends, so "has it ended?" has an exact answer; inside stands the process id, for signals. Only its holder removes
+the file, and who has locked it makes sure that it is still the one of that name.
 """
 
 import fcntl
@@ -10,10 +10,10 @@ import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from ducc.errors import DuccError
 
@@ -77,15 +77,27 @@ def unmount(directory: Path) -> bool:
     if finished.returncode != 0:
         reason = finished.stderr.strip().splitlines() or ["fusermount3 does not say why"]
         raise UnmountFailed(f"{directory} is still mounted: {reason[-1]}")
+    return wait_for_end(directory, lambda: entry is not None and _is_known_to_the_kernel(entry))
+
+
+def wait_for_end(directory: Path, is_used_elsewhere: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until the process behind a mount that was there has ended; False: it goes on, since it is used elsewhere."""
     began = time.monotonic()
-    while _is_held(lock):
+    while _is_held(_lock_path(directory)):
         waited = time.monotonic() - began
-        if waited > _SETTLING_SECONDS and entry and _is_known_to_the_kernel(entry):
+        if waited > _SETTLING_SECONDS and is_used_elsewhere():
             return False
         if waited > _END_SECONDS:
             raise UnmountFailed(f"{directory} is unmounted, but the process behind it has not ended")
         time.sleep(0.01)
     return True
+
+
+def holder(directory: Path) -> int | None:
+    """The process behind a mount."""
+    path = _lock_path(directory)
+    text = path.read_text() if _is_held(path) else ""
+    return int(text) if text.strip() else None
 
 
 def detach(directory: Path) -> None:
@@ -100,16 +112,32 @@ def claimed(directory: Path) -> Iterator[None]:
     """Hold the mountpoint's lock, for as long as this process lives at most."""
     path = _lock_path(directory)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reason = "is mounted already, or just being mounted" if mounted_at(directory) else _STILL_IN_USE
-            raise MountFailed(f"{directory} {reason}") from None
+    with _locked(directory, path) as lock:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _locked(directory: Path, path: Path) -> TextIO:
+    while True:
+        lock = path.open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            reason = "is mounted already, or just being mounted" if mounted_at(directory) else _STILL_IN_USE
+            raise MountFailed(f"{directory} {reason}") from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()  # the last one has just removed it
+
+
+def forget(directory: Path) -> None:
+    """Remove what is left of a mount that is gone. For the process that was behind it, while it holds the lock."""
+    for path in (state_path(directory), _lock_path(directory)):
+        path.unlink(missing_ok=True)
 
 
 def read_more_ahead(directory: Path) -> None:

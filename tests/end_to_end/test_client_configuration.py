@@ -14,6 +14,7 @@ import pytest
 from ducc.catalog.history import History, Tag
 from ducc.cvmfs.objectname import Suffix
 from tests import signing
+from tests.console import SCRIPT
 from tests.end_to_end import stock
 from tests.end_to_end.published import Published
 from tests.end_to_end.test_mount import Site, site
@@ -148,7 +149,9 @@ def test_mount_and_fstab_know_the_type(configured: Configured, tmp_path: Path) -
     code = "import sys; from ducc.cli.mount_helper import main; sys.exit(main())"
     helper.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$@\"\n")
     helper.chmod(0o755)
-    (tmp_path / "fstab").write_text(f"{signing.FQRN} {site.root} ducc _netdev,nosuid,etc={configured.etc} 0 0\n")
+    fstab = f"{signing.FQRN} {site.root} ducc _netdev,nosuid,etc={configured.etc} 0 0\n"
+    fstab += f"none {tmp_path}/all ducc all,idle=600,etc={configured.etc},cache={tmp_path}/logs 0 0\n"
+    (tmp_path / "fstab").write_text(fstab)
     script = f"""set -e
         mount --bind {tmp_path}/fstab /etc/fstab
         mkdir {tmp_path}/over
@@ -162,6 +165,10 @@ def test_mount_and_fstab_know_the_type(configured: Configured, tmp_path: Path) -
         mount -t ducc -o etc={configured.etc} repo {site.root}
         cat {site.root}/d/other
         umount {site.root}
+        mkdir {tmp_path}/all
+        mount {tmp_path}/all
+        cat {tmp_path}/all/{signing.FQRN}/file
+        {SCRIPT} umount {tmp_path}/all
     """
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -170,7 +177,7 @@ def test_mount_and_fstab_know_the_type(configured: Configured, tmp_path: Path) -
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout) == (0, "contentother"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "contentothercontent"), done.stderr
 
 
 # --- revisions -----------------------------------------------------------------------------

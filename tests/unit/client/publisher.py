@@ -31,11 +31,13 @@ AS_MARKED = SplitPolicy(heavy=10**9, light=10**9, limit=10**9, keep_all=True)
 
 
 class Publisher:
-    """Publishes to *store*; everything is signed with the tests' own keys."""
+    """Publishes to *store*; everything is signed with the tests' own keys, each repository's with others."""
 
-    def __init__(self, store: ObjectStore, now: datetime = signing.NOW, ttl_seconds: int = 240) -> None:
+    def __init__(
+        self, store: ObjectStore, now: datetime = signing.NOW, ttl_seconds: int = 240, fqrn: str = signing.FQRN
+    ) -> None:
         self.store, self.now = store, now
-        self.keys, self.master = signing.keys(signing.FQRN, 0)
+        self.keys, self.master = signing.keys(fqrn, 0)
         self._catalogs = catalogs_in_memory(store)  # type: ignore[arg-type]
         self._compress = compressor(COMPRESSOR)
         self.manifest = Manifest(bytes(20), 0, ttl_seconds, 0, int(now.timestamp()), self.keys.fqrn)

@@ -117,6 +117,11 @@ def test_what_mount_says_to_its_helper_is_understood(words: str, meant: str) -> 
     assert translation[-2:] == ["repo.a.b", "/mnt"]
 
 
+def test_a_line_for_all_repositories_is_understood() -> None:
+    words = list(translated("none /cvmfs -o rw,all,idle=60,etc=/e".split()))
+    assert words == ["mount", "--idle=60", "--etc=/e", "--all=/cvmfs"]
+
+
 def test_what_the_helper_can_not_do_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["repo.a.b"]) == 2
     assert main(["repo.a.b", "/mnt", "-o", "remount,ro"]) == 2
