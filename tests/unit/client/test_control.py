@@ -118,7 +118,7 @@ def test_what_mount_says_to_its_helper_is_understood(words: str, meant: str) -> 
 
 
 def test_a_line_for_all_repositories_is_understood() -> None:
-    words = list(translated("none /cvmfs -o rw,all,idle=60,etc=/e".split()))
+    words = list(translated(["none", "/cvmfs", "-o", "rw,all,idle=60,etc=/e"]))
     assert words == ["mount", "--idle=60", "--etc=/e", "--all=/cvmfs"]
 
 
