@@ -6,6 +6,7 @@ with repository(directory) as made:
 """
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,12 +19,12 @@ from typing import Any
 
 import requests
 
-from ducc import layout
 from ducc.catalog.tree import Bind, Directory, Nested
 from ducc.convert import apptainer
 from ducc.cvmfs.manifest import Manifest
 from ducc.image.digest import Digest
 from ducc.publish.repository import Repository
+from ducc.rootfs.locate import MountedRepository, stacked
 from ducc.storage.local import LocalStore
 from tests.console import Console, Result, stop
 from tests.images.pushed import PushedImage
@@ -210,10 +211,14 @@ def image_path(root: Path, image: PushedImage) -> Path:
     return (root / image.public_path).resolve(strict=True)
 
 
-def layer_paths(root: Path, record: dict[str, Any]) -> list[Path]:
-    """The directories of an image's layers, base first, by its manifest's word."""
-    digests = [Digest.parse(layer["digest"]) for layer in record["layers"]]
-    return [root / os.fsdecode(layout.layer_tree(digest))[1:] for digest in digests]
+def layer_paths(root: Path, image: PushedImage) -> list[Path]:
+    """The directories of an image's layers, base first, by its manifest's and its config's word."""
+    described = root / ".metadata" / image.public_path
+    manifest, config = (json.loads((described / name).read_bytes()) for name in ("manifest.json", "config.json"))
+    digests = [Digest.parse(layer["digest"]) for layer in manifest["layers"]]
+    diff_ids = [Digest.parse(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
+    repository = MountedRepository("mounted", root)
+    return [repository.layer(layer) for layer in stacked(digests, diff_ids)]
 
 
 def expected(image: PushedImage) -> Tree:

@@ -20,7 +20,7 @@ from tests.end_to_end.published import (
     repository,
 )
 from tests.needs import need_fuse, need_program, need_root
-from tests.trees import differences, scan, without_xattrs
+from tests.trees import differences, scan, without, without_xattrs
 
 NAMES = ("base", "python", "scientific", "pruned")
 IMPORTS = "import numpy, scipy, pandas; print(numpy.arange(4).sum())"
@@ -62,11 +62,6 @@ def root(made, url):
         yield mounted
 
 
-def manifest(root, image):
-    host, _, rest = image.public_path.partition("/")
-    return json.loads((root / ".metadata" / host / rest / "manifest.json").read_bytes())
-
-
 def test_one_wishlist_becomes_one_revision(made, report, pushed):
     assert report["repository"] == made.fqrn
     assert report["revision"] == 2
@@ -92,10 +87,11 @@ def test_a_mounted_image_is_what_umoci_unpacks(name, pushed, root):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_overlay_of_its_layers_is_the_image(name, pushed, root, tmp_path):
-    layers = layer_paths(root, manifest(root, pushed[name]))
+    layers = layer_paths(root, pushed[name])
     with overlay(layers, tmp_path / "overlay") as merged:
         seen = without_xattrs(scan(merged), "user.overlay.")
-    assert differences(seen, expected(pushed[name])) == []
+    wanted = expected(pushed[name])
+    assert differences(without(seen, b""), without(wanted, b"")) == []  # a root is its engine's, which makes it anew
 
 
 def test_a_program_runs_from_the_mount_with_a_cold_cache(made, url, pushed):
@@ -105,7 +101,7 @@ def test_a_program_runs_from_the_mount_with_a_cold_cache(made, url, pushed):
 
 
 def test_a_program_runs_and_writes_in_an_overlay(pushed, root, tmp_path):
-    layers = layer_paths(root, manifest(root, pushed["pruned"]))
+    layers = layer_paths(root, pushed["pruned"])
     program = f"{IMPORTS}; open('/root/result', 'w').write('42'); import os; os.remove('/etc/hostname')"
     with overlay(layers, tmp_path / "overlay", writable=True) as merged:
         (merged / "etc" / "hostname").write_text("ducc")
