@@ -46,7 +46,8 @@ class Dockerd:
             "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--registry-mirror", "http://127.0.0.1:1",
             *(["--insecure-registry", self.registry] if self.registry else []), *self.options,
         ]  # fmt: skip
-        (self.directory / "pid").unlink(missing_ok=True)
+        for left in ("pid", "exec/containerd/containerd.pid"):  # a killed containerd may stay a zombie for ever here
+            (self.directory / left).unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment()
@@ -104,19 +105,36 @@ class Dockerd:
         return {"PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.directory), **session}
 
     def _end_containerd(self) -> None:
-        """The daemon's own one, which outlives it when it was killed, and the shims below it."""
-        mark = str(self.directory / "exec")
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError, ValueError):
-                words = (process / "cmdline").read_bytes().decode(errors="replace")
-                if mark in words and int(process.name) != os.getpid():
-                    os.kill(int(process.name), signal.SIGKILL)
+        """The daemon's own one and its shims, which outlive a daemon that was killed, and what runs below these."""
+        mark = str(self.directory / "exec").encode()
+        ours = {number for number in _processes() if mark in _read(number, "cmdline")}
+        below = {number for number in _processes() if _parent(number) in ours}
+        for number in ours | below:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
     def _unmount(self) -> None:
         table = Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
         below = [line.split()[1] for line in table if line.split()[1].startswith(f"{self.directory}/")]
         for mountpoint in reversed(below):
             subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
+
+
+def _parent(process: int) -> int:
+    """Zero for one that has ended."""
+    after_name = _read(process, "stat").rpartition(b")")[2].split()
+    return int(after_name[1]) if after_name else 0
+
+
+def _read(process: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager
