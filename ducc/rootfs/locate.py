@@ -16,10 +16,12 @@ from ducc import layout
 from ducc.errors import DuccError
 from ducc.image.chain import chain_id, chain_ids
 from ducc.image.digest import Digest, MalformedDigest
+from ducc.image.strictjson import Fields, MalformedDocument, read_json
 from ducc.rootfs.mounts import open_beneath, open_directory_beneath
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _LONGEST_DIGEST = 100  # bytes
+_LONGEST_DESCRIPTION = 1 << 16  # bytes
 
 
 class LayerAbsent(DuccError):
@@ -72,6 +74,17 @@ class MountedRepository:
                 raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
             return self._below(plain)
 
+    def diff_id(self, digest: Digest) -> Digest:
+        """What the layer is, uncompressed, by its publisher's word. Raises `LayerAbsent` or `RepositoryUnavailable`."""
+        with self._opened(digest) as top:
+            description = _read(top, layout.layer_file(digest, "layers.json"), _LONGEST_DESCRIPTION)
+            if description is None:
+                raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
+            try:
+                return _described_diff_id(description)
+            except (MalformedDocument, MalformedDigest) as error:
+                raise LayerAbsent(f"{self.fqrn}: layer {digest} can't be used: {error}") from error
+
     def _below(self, path: bytes) -> Path:
         return self.mountpoint / os.fsdecode(path[1:])
 
@@ -117,15 +130,31 @@ def _can_be_listed(top: int, path: bytes) -> bool:
 
 
 def _diff_id_if_it_fits_anywhere(top: int, digest: Digest) -> Digest | None:
+    said = _read(top, layout.layer_anywhere(digest), _LONGEST_DIGEST)
     try:
-        file = open_beneath(top, layout.layer_anywhere(digest)[1:], os.O_RDONLY)
+        return None if said is None else Digest.parse(said.decode(errors="replace").strip())
+    except MalformedDigest:
+        return None
+
+
+def _described_diff_id(description: bytes) -> Digest:
+    """What a layer's `layers.json` says. Raises `DuccError` if it does not."""
+    found = read_json(description, "layers.json")
+    (only,) = found if isinstance(found, list) and len(found) == 1 else [found]
+    if not isinstance(only, dict):
+        raise MalformedDocument("layers.json: not the description of a layer")
+    return Digest.parse(Fields(only, "layers.json").text("diff-digest"))
+
+
+def _read(top: int, path: bytes, most: int) -> bytes | None:
+    """The first *most* bytes of a file, if there is one."""
+    try:
+        file = open_beneath(top, path[1:], os.O_RDONLY)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return None
         raise
     try:
-        return Digest.parse(os.read(file, _LONGEST_DIGEST).decode(errors="replace").strip())
-    except MalformedDigest:
-        return None
+        return os.read(file, most)
     finally:
         os.close(file)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _OPENAT2 = 437  # the same on every architecture
-_NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+_NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,7 +26,16 @@ def open_beneath(top: int, path: bytes, flags: int) -> int:
 
     Symbolic links are not followed, nor can the way lead out of *top*; both are an `OSError` like any other failure.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _NO_MAGIC_LINKS | _NO_SYMLINKS | _BENEATH)
+    return _open(top, path, flags, _NO_MAGIC_LINKS | _NO_SYMLINKS | _BENEATH)
+
+
+def open_within(top: int, path: bytes) -> int:
+    """A descriptor of the directory *path*, as who has the open directory *top* as root finds it: no link leads out."""
+    return _open(top, path, os.O_RDONLY | os.O_DIRECTORY, _NO_MAGIC_LINKS | _IN_ROOT)
+
+
+def _open(top: int, path: bytes, flags: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     opened = _libc.syscall(
         ctypes.c_long(_OPENAT2), ctypes.c_int(top), ctypes.c_char_p(path), ctypes.byref(how),
         ctypes.c_size_t(ctypes.sizeof(how)),

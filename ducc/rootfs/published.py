@@ -4,16 +4,20 @@ Repositories are asked in order, each within a deadline: a mount whose server ha
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as DeadlinePassed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ducc.errors import DuccError
+from ducc.image.digest import Digest
 from ducc.rootfs.locate import LayerAbsent, MountedRepository, RepositoryUnavailable, StackedLayer
 
 _THREADS = 4
+
+Answer = TypeVar("Answer")
 
 
 class NotPublished(DuccError):
@@ -42,17 +46,11 @@ class PublishedLayers:
 
     def find(self, wanted: StackedLayer) -> PublishedLayer:
         """Where the layer is. Raises `NotPublished` or `LayersUnavailable`."""
-        silent, absent = [], []
-        for asked in self._asked:
-            try:
-                return PublishedLayer(asked.repository.fqrn, asked.layer(wanted))
-            except LayerAbsent as error:
-                absent.append(str(error))
-            except RepositoryUnavailable as error:
-                silent.append(str(error))
-        if silent:
-            raise LayersUnavailable(f"layer {wanted.digest} can't be read: {'; '.join(silent)}")
-        raise NotPublished("; ".join(absent))
+        return self._ask(wanted.digest, lambda repository: PublishedLayer(repository.fqrn, repository.layer(wanted)))
+
+    def diff_id(self, digest: Digest) -> Digest:
+        """What the layer *digest* is, uncompressed, as its publisher knows it. Raises what `find` raises."""
+        return self._ask(digest, lambda repository: repository.diff_id(digest))
 
     def directories(self, image: Sequence[StackedLayer]) -> list[Path]:
         """What overlayfs is to put over one another for an image: its layers' directories, topmost first.
@@ -60,6 +58,19 @@ class PublishedLayers:
         *image* is base first, as `stacked` gives it. Raises what `find` raises: all of an image is there, or nothing.
         """
         return [self.find(layer).directory for layer in reversed(image)]
+
+    def _ask(self, digest: Digest, question: Callable[[MountedRepository], Answer]) -> Answer:
+        silent, absent = [], []
+        for asked in self._asked:
+            try:
+                return asked.answer(question)
+            except LayerAbsent as error:
+                absent.append(str(error))
+            except RepositoryUnavailable as error:
+                silent.append(str(error))
+        if silent:
+            raise LayersUnavailable(f"layer {digest} can't be read: {'; '.join(silent)}")
+        raise NotPublished("; ".join(absent))
 
 
 class _Asked:
@@ -74,11 +85,11 @@ class _Asked:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=repository.fqrn)
         self._silent_until = 0.0  # on the monotonic clock
 
-    def layer(self, wanted: StackedLayer) -> Path:
-        """Where the layer is. Raises `LayerAbsent` or `RepositoryUnavailable`."""
+    def answer(self, question: Callable[[MountedRepository], Answer]) -> Answer:
+        """What *question* makes of the repository. Raises `LayerAbsent` or `RepositoryUnavailable`."""
         if time.monotonic() < self._silent_until:
             raise self._silence()
-        asked = self._threads.submit(self.repository.layer, wanted)
+        asked = self._threads.submit(question, self.repository)
         try:
             return asked.result(self._deadline_seconds)
         except DeadlinePassed:
