@@ -19,6 +19,7 @@ import fcntl
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import count
@@ -39,7 +40,7 @@ _BLOCK = 4096
 _READ_AT_ONCE = 1 << 20
 _QUICK_BYTES = 1 << 18  # content up to this size is compared while others wait, if it is in memory
 _MOST_REMEMBERED = 20_000  # objects that were compared; beyond, and after a day, they are compared again
-_REMEMBERED_SECONDS = 24 * 3600
+_DAY_SECONDS = 24 * 3600
 
 
 class Content:
@@ -90,6 +91,7 @@ class Cache:
         self.used_bytes = 0  # as of the last look, plus what was added since by this process
         self._next_look = 0  # look again when so much is used
         self._looking = Lock()
+        self._cleanups: deque[float] = deque(maxlen=1000)
         self._numbers = count()
         self._keeps = True
         self._turns = Turns(f"{self._root}/lock")
@@ -162,7 +164,7 @@ class Cache:
 
     def _remember(self, digest: bytes) -> None:
         now = time.monotonic()
-        if len(self._compared) >= _MOST_REMEMBERED or now - self._compared_since > _REMEMBERED_SECONDS:
+        if len(self._compared) >= _MOST_REMEMBERED or now - self._compared_since > _DAY_SECONDS:
             self._compared, self._compared_since = set(), now
         self._compared.add(digest)
 
@@ -230,13 +232,19 @@ class Cache:
         finally:
             self._looking.release()
 
+    def cleanups_of_a_day(self) -> int:
+        """How often this process has made room within the last 24 hours."""
+        return sum(time.monotonic() - at < _DAY_SECONDS for at in self._cleanups)
+
     def make_room(self) -> None:
         """Remove what was left unfinished and, if less than a sixteenth is free, what was used least recently."""
         limit = self.limit_bytes if self.limit_bytes is not None else 1 << 62
         with open(f"{self._root}/lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             remove_abandoned(f"{self._root}/txn")
-            self.used_bytes = make_room(self._root, limit)
+            self.used_bytes, was_made = make_room(self._root, limit)
+        if was_made:
+            self._cleanups.append(time.monotonic())
         self._next_look = self.used_bytes + limit // 16
 
 

@@ -62,7 +62,9 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
             log.info(
                 "mounted: fqrn=%s at=%s revision=%d", settings.fqrn, settings.mountpoint, repository.manifest.revision
             )
-            mounted = Mounted(repository, cache, settings.view, Magic(settings, repository, head))
+            magic = Magic(settings, repository, head)
+            logging.getLogger("ducc").addHandler(magic.log)
+            mounted = Mounted(repository, cache, settings.view, magic)
             connection = Connection(line, mounted, start.alive)
             renewal.make_way = connection.end
             if line == start.line:

@@ -77,7 +77,7 @@ class Fetcher:
     """
 
     def __init__(self, store: ReadableStore, cache: Cache) -> None:
-        self._store, self._cache = store, cache
+        self._store, self.cache = store, cache
         self.hits = self.misses = 0
         self.recording: Recording | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "fetch")
@@ -92,7 +92,7 @@ class Fetcher:
     def at_once(self, wanted: Wanted) -> Content | None:
         """The content if this machine has it and no disk has to be waited for."""
         self._note(wanted)
-        return self._counted(self._cache.open_at_once(wanted.name.digest, wanted.size))
+        return self._counted(self.cache.open_at_once(wanted.name.digest, wanted.size))
 
     def fetch(self, wanted: Wanted) -> "Future[Content]":
         """Begin to fetch, or join whoever is fetching the same.
@@ -136,7 +136,7 @@ class Fetcher:
         if not arrival.arrived.set_running_or_notify_cancel():
             return
         try:
-            with self._cache.alone(wanted.name.digest):
+            with self.cache.alone(wanted.name.digest):
                 content = self._in_cache(wanted)  # perhaps somebody was faster
                 if content is not None:
                     arrival.arrived.set_result(content)
@@ -156,7 +156,7 @@ class Fetcher:
         data = self._download(wanted)
         content = Content.in_memory(data)
         arrival.arrived.set_result(content)
-        self._cache.keep(wanted.name.digest, data, content)
+        self.cache.keep(wanted.name.digest, data, content)
         return content
 
     def _end(self, wanted: Wanted) -> None:
@@ -164,7 +164,7 @@ class Fetcher:
             del self._running[wanted]
 
     def _in_cache(self, wanted: Wanted) -> Content | None:
-        return self._cache.open(wanted.name.digest, wanted.size)
+        return self.cache.open(wanted.name.digest, wanted.size)
 
     def _download(self, wanted: Wanted) -> bytes:
         name = wanted.name

@@ -120,11 +120,14 @@ class Mounted:
         except (MustWait, Refused):
             raise
         except Exception as error:  # noqa: BLE001 - anything else would end the mount
-            raise Refused(_errno(error, Op(request.operation).name)) from None
+            raise self.refusal(request, error) from None
 
     def refusal(self, request: Request, error: BaseException) -> Refused:
         """What to say when that for which a request waited does not arrive."""
-        return Refused(_errno(error, Op(request.operation).name))
+        number = _errno(error, Op(request.operation).name)
+        if number == errno.EIO and self._magic is not None:
+            self._magic.io_errors.add()
+        return Refused(number)
 
     def forgotten(self, inodes: Sequence[int]) -> None:
         self._repository.forgotten(inodes)
@@ -157,8 +160,17 @@ class Mounted:
         if value is None and self._magic is not None:
             value = self._ask(patience, self._magic.value, node, name)
         if value is None:
+            value = self._waited_for(node, name, patience)
+        if value is None:
             raise Refused(errno.ENODATA)
         return _fitting(value, room)
+
+    def _waited_for(self, node: Node, name: bytes, patience: Patience) -> bytes | None:
+        """An attribute that is only known when something has been read."""
+        ask = self._magic.waited_for(node, name) if self._magic is not None else None
+        if ask is not None and patience < Patience.NETWORK:
+            raise MustWait(Patience.NETWORK)
+        return ask() if ask is not None else None
 
     def _statfs(self, request: Request, patience: Patience) -> Answers:
         used = self._cache.used_bytes

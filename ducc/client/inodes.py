@@ -68,6 +68,11 @@ class Inodes(Generic[Owner]):
         self._firsts, self._owners, self._next = state
         self._lock = Lock()
 
+    @property
+    def last(self) -> int:
+        """The greatest number that was ever given."""
+        return self._next - 1
+
     def owner(self, inode: int) -> Owner | None:
         """Whose span the number lies in; the owner's numbering knows which row it is."""
         at = bisect_right(self._firsts, inode) - 1

@@ -3,12 +3,20 @@
 Those of the mount can be asked for at every file and directory, and are listed at the root (or everywhere, or nowhere).
 A text that does not fit into one attribute is cut into pages at the ends of lines: `NAME~N` is page N, `NAME~?` says
 `num_pages, N`, `NAME@N` begins with a comment, and `NAME` is page 0. Source: format, "File system semantics".
+
+Not said: `external_url` and `authz`, since neither is supported. What counts opened files is 0, since the kernel opens
+them without telling.
 """
 
+import hashlib
+import logging
 import os
 import resource
 import time
+import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -16,17 +24,50 @@ from ducc import __version__
 from ducc.catalog.reader import Catalog
 from ducc.catalog.schema import Counters
 from ducc.client.attachments import Attachment, Node
+from ducc.client.fetch import Wanted
 from ducc.client.head import Head
 from ducc.client.inodes import ROOT_INODE
 from ducc.client.network.settings import DIRECT, NetworkSettings
 from ducc.client.network.store import NetworkStore, Traffic
 from ducc.client.opening import MountSettings
-from ducc.client.repository import Repository
+from ducc.client.repository import Repository, pieces
 from ducc.cvmfs.entry import STORED, Chunk, Entry, Flags
+from ducc.cvmfs.objectname import ObjectName, Suffix
 
 _PREFIX = b"user."
 _RAW_LINK = (b"user.rawlink", b"xfsroot.rawlink")  # user attributes of links are out of the kernel's reach
 _PAGE_BYTES = 32 * 1024
+_READ_AT_ONCE = 1 << 20
+_LINES_REMEMBERED = 100
+_NOT_CACHED = b"Not in cache"
+_NO_METAINFO = b"no metainfo"
+
+
+class LogBuffer(logging.Handler):
+    """The last lines of the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=_LINES_REMEMBERED)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        when = datetime.fromtimestamp(record.created, UTC)
+        self._lines.append(f"[{when:%d %b %Y %H:%M:%S UTC}] {record.getMessage()}\n")
+
+    def __str__(self) -> str:
+        return "".join(self._lines)
+
+
+class IoErrors:
+    """How often whoever reads was told of an input/output error, and when last."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.last = 0  # unix seconds
+
+    def add(self) -> None:
+        self.number += 1
+        self.last = int(time.time())
 
 
 class Magic:
@@ -36,8 +77,9 @@ class Magic:
         self._settings, self._repository, self._head = settings, repository, head
         self._tree = repository.tree
         self._started = time.monotonic()
+        self.log, self.io_errors = LogBuffer(), IoErrors()
         self._of_mount = self._mounts()
-        self._listed = [_PREFIX + name for name in self._of_mount]
+        self._listed = [_PREFIX + name for name in (*self._of_mount, b"repo_metainfo")]
 
     def names(self, node: Node) -> list[bytes]:
         """What is listed of *node*."""
@@ -47,7 +89,7 @@ class Magic:
         entry = node.row.entry
         if entry.is_symlink:
             return [_RAW_LINK[1]]
-        return self._listed + [_PREFIX + name for name in _of_entry(entry, node.row.flags)]
+        return self._listed + [_PREFIX + name for name in (*_of_entry(entry, node.row.flags), *_read(entry))]
 
     def value(self, node: Node, name: bytes) -> bytes | None:
         """An attribute, or a page of one; None if there is none of that name."""
@@ -64,22 +106,60 @@ class Magic:
             text = say() if say else None
         return None if text is None else _page(text, how, page)
 
+    def waited_for(self, node: Node, name: bytes) -> Callable[[], bytes | None] | None:
+        """How to find out about an attribute that has to be read or fetched, without the lock; None if it has not."""
+        base, how, page = _page_named(name.removeprefix(_PREFIX))
+        entry = node.row.entry
+        if base == b"repo_metainfo":
+            return lambda: _page(self._metainfo(), how, page)
+        if base in _read(entry):
+            return lambda: _page(self._local_hash(entry), how, page)
+        return None
+
+    def _metainfo(self) -> bytes:
+        digest = self._repository.manifest.metainfo
+        if digest is None:
+            return _NO_METAINFO
+        content = self._repository.fetcher.content(Wanted(ObjectName(digest, Suffix.METAINFO), None))
+        return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)
+
+    def _local_hash(self, entry: Entry) -> bytes:
+        """The hash that the file in the cache would be published under, compressed as the stock tools do."""
+        content = self._repository.fetcher.cached(*pieces(entry))
+        if content is None:
+            return _NOT_CACHED
+        compressing, digest, offset = zlib.compressobj(), hashlib.sha1(), 0
+        while data := os.pread(content.descriptor, _READ_AT_ONCE, offset):
+            digest.update(compressing.compress(data))
+            offset += len(data)
+        digest.update(compressing.flush())
+        return digest.hexdigest().encode()
+
     def _mounts(self) -> Mapping[bytes, Callable[[], bytes]]:
         """All that is the same for every entry."""
         repository, network = self._repository, _Network(self._settings)
         says: dict[str, Callable[[], object]] = {
             "catalog_counters": lambda: "",
             "expires": self._expires,
+            "external_host": lambda: "",
+            "external_timeout": lambda: f"{network.settings().direct_timeout_seconds:g}",
             "fqrn": lambda: self._settings.fqrn,
             "hitrate": self._hit_rate,
             "host": network.host,
             "host_list": network.hosts,
+            "inode_max": lambda: self._tree.numbers.last,
+            "logbuffer": lambda: self.log,
             "maxfd": lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "ncleanup24": lambda: repository.fetcher.cache.cleanups_of_a_day(),
             "nclg": lambda: len(self._tree.root.everything()),
+            "ndiropen": lambda: 0,
             "ndownload": lambda: network.traffic().requests,
+            "nioerr": lambda: self.io_errors.number,
+            "nopen": lambda: 0,
             "pid": os.getpid,
             "proxy": network.proxy,
             "proxy_list": network.proxies,
+            "proxy_list_external": network.proxies,
             "pubkeys": self._keys,
             "repo_counters": lambda: _counted(repository.catalogs.get(self._tree.root.ref)),
             "revision": lambda: repository.manifest.revision,
@@ -89,7 +169,9 @@ class Magic:
             "tag": lambda: self._settings.pin.tag if self._settings.pin else "",
             "timeout": lambda: f"{network.settings().proxy_timeout_seconds:g}",
             "timeout_direct": lambda: f"{network.settings().direct_timeout_seconds:g}",
+            "timestamp_last_ioerr": lambda: self.io_errors.last,
             "uptime": lambda: int(time.monotonic() - self._started) // 60,
+            "useddirp": lambda: 0,
             "usedfd": lambda: len(os.listdir("/proc/self/fd")),
             "version": lambda: __version__,
         }
@@ -173,6 +255,11 @@ def _of_entry(entry: Entry, flags: int) -> dict[bytes, Callable[[], bytes]]:
     if entry.content is not None:
         says["hash"] = entry.content.hex
     return {name.encode(): _said(say) for name, say in says.items()}
+
+
+def _read(entry: Entry) -> tuple[bytes, ...]:
+    """What is told of an entry only after its content was read."""
+    return (b"lhash",) if entry.is_regular and entry.content is not None and not entry.chunks else ()
 
 
 def _piece(chunk: Chunk) -> str:

@@ -38,7 +38,6 @@ _WITHOUT_EFFECT = frozenset(
 _ONLY = {
     "CVMFS_ENFORCE_ACLS": ("no", "off", "0"),
     "CVMFS_EXTERNAL_URL": (),
-    "CVMFS_HIDE_MAGIC_XATTRS": ("no", "off", "0"),
     "CVMFS_IGNORE_SIGNATURE": ("no", "off", "0"),
     "CVMFS_NFS_SOURCE": ("no", "off", "0"),
     "CVMFS_SUID": ("no", "off", "0"),
@@ -80,7 +79,7 @@ class Parameters:
             blacklist=Path(reading.text("CVMFS_BLACKLIST", str(configuration.directory / "blacklist"))),
             max_ttl_seconds=int(reading.number("CVMFS_MAX_TTL", 0) * 60) or None,
             auto_update=reading.is_on("CVMFS_AUTO_UPDATE", True),
-            attributes_listed=reading.one_of("CVMFS_MAGIC_XATTRS_VISIBILITY", ("rootonly", "always", "never")),
+            attributes_listed=reading.attributes_listed(),
             unsupported=reading.unsupported(),
         )
 
@@ -251,6 +250,10 @@ class _Reading:
             raise self._configuration.bad(name, "a file of lines `ID ID` or `* ID`") from None
         rest = ids.pop("*", None)
         return Owners({int(published): shown for published, shown in ids.items()}, rest)
+
+    def attributes_listed(self) -> str:
+        listed = self.one_of("CVMFS_MAGIC_XATTRS_VISIBILITY", ("rootonly", "always", "never"))
+        return "never" if self.is_on("CVMFS_HIDE_MAGIC_XATTRS", False) else listed
 
     def pin(self) -> Pin | None:
         """The revision to stay at, if there is to be one; a hash wins over a tag, a tag over a date."""

@@ -29,8 +29,15 @@ class _Kept(NamedTuple):
     path: str
 
 
-def make_room(root: str, limit_bytes: int) -> int:
-    """If less than a sixteenth of the limit is free, remove until half is used; return how many bytes are used then.
+class Room(NamedTuple):
+    """How many bytes are used, and were something removed."""
+
+    used_bytes: int
+    was_made: bool
+
+
+def make_room(root: str, limit_bytes: int) -> Room:
+    """If less than a sixteenth of the limit is free, remove until half is used.
 
     To be called by one process at a time.
     """
@@ -39,9 +46,9 @@ def make_room(root: str, limit_bytes: int) -> int:
         by_minute[one.minute] += one.size
     used = by_minute.total()
     if used <= limit_bytes - limit_bytes // 16:
-        return used
+        return Room(used, False)
     goal = limit_bytes // 2
-    return used - _evict(root, used - goal, _last_to_go(by_minute, used - goal), goal * 3 // 4)
+    return Room(used - _evict(root, used - goal, _last_to_go(by_minute, used - goal), goal * 3 // 4), True)
 
 
 def remove_abandoned(directory: str) -> None:

@@ -382,11 +382,15 @@ def test_the_objects_of_a_start_are_named_in_their_order(configured: Configured)
 OF_A_PROCESS = {
     "expires",
     "hitrate",
+    "inode_max",
+    "logbuffer",
     "maxfd",
     "nclg",
     "ndownload",
+    "nopen",
     "pid",
     "pubkeys",
+    "repo_metainfo",
     "rx",
     "speed",
     "usedfd",
@@ -426,9 +430,12 @@ def test_links_and_magic_attributes_are_those_of_the_stock_client(configured: Co
     with stock.mounted(made, url) as theirs:
         shown = [[os.readlink(root / "l" / str(n)) for n in range(len(links))] for root in (site.root, theirs)]
         assert shown[0] == shown[1]
+        for root in (site.root, theirs):
+            assert (root / "file").read_text() == "content"  # now it is in both caches
         names = {name for name in os.listxattr(site.root) if name.removeprefix("user.") not in OF_A_PROCESS}
         names |= {
-            f"user.{name}" for name in ("hash", "chunks", "chunk_list", "chunk_list~?", "chunk_list~0", "compression")
+            f"user.{name}"
+            for name in ("hash", "lhash", "chunks", "chunk_list", "chunk_list~?", "chunk_list~0", "compression")
         }
         for path in ("", "file", "d", "d/big", "d/e", "d/e/deep"):
             for name in sorted(names - {"user.revision"}):  # the fixture's catalogs do not say it

@@ -235,13 +235,18 @@ def test_what_is_not_supported_is_named_once(caplog: pytest.LogCaptureFixture) -
         "PROXY_SHARD": "yes",
         "NFILES": "65536",
         "SYSTEMD_NOKILL": "",
-        "HIDE_MAGIC_XATTRS": "yes",
     }
     found = parameters(**given)
-    assert found.unsupported == ("CVMFS_HIDE_MAGIC_XATTRS", "CVMFS_PROXY_SHARD", "CVMFS_USE_GEOAPI")
+    assert found.unsupported == ("CVMFS_PROXY_SHARD", "CVMFS_USE_GEOAPI")
     found.tell()
     assert len(caplog.messages) == 1
     assert parameters().unsupported == ()
+
+
+def test_magic_attributes_may_be_hidden() -> None:
+    assert parameters().attributes_listed == "rootonly"
+    assert parameters(MAGIC_XATTRS_VISIBILITY="Always").attributes_listed == "always"
+    assert parameters(MAGIC_XATTRS_VISIBILITY="always", HIDE_MAGIC_XATTRS="yes").attributes_listed == "never"
 
 
 def test_every_parameter_may_be_a_variable_of_a_link() -> None:

@@ -1,3 +1,8 @@
+import hashlib
+import logging
+import re
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +13,7 @@ from ducc.client.cache import Cache
 from ducc.client.magic import Magic
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.repository import Repository
+from ducc.cvmfs.objectname import Suffix
 from ducc.storage.memory import MemoryStore
 from tests import signing
 from tests.memory import symlink
@@ -22,8 +28,7 @@ def mount(tmp_path: Path) -> Iterator[tuple[Repository, Magic]]:
 
 
 def opened(directory: Path, **settings: object) -> Iterator[tuple[Repository, Magic]]:
-    store = MemoryStore()
-    publisher = Publisher(store)
+    publisher = Publisher(MemoryStore())
     bound = publisher.bind({b"/in": publisher.file(b"in", b"12345")}, b"image")
     publisher.publish(
         {
@@ -35,8 +40,12 @@ def opened(directory: Path, **settings: object) -> Iterator[tuple[Repository, Ma
         },
         nested=[b"/d", b"/d/e"],
     )
+    yield from opened_from(publisher, directory, **settings)
+
+
+def opened_from(publisher: Publisher, directory: Path, **settings: object) -> Iterator[tuple[Repository, Magic]]:
     keys, _ = signing.keys(signing.FQRN, 0)
-    given = MountSettings(signing.FQRN, Path("/m"), store, [keys.master_public_key], directory, **settings)  # type: ignore[arg-type]
+    given = MountSettings(signing.FQRN, Path("/m"), publisher.store, [keys.master_public_key], directory, **settings)  # type: ignore[arg-type]
     repository, head = open_repository(given, Cache(directory), lambda: signing.NOW)
     yield repository, Magic(given, repository, head)
     repository.close()
@@ -52,6 +61,12 @@ def get(mount: tuple[Repository, Magic], path: bytes, name: bytes) -> bytes | No
     repository, magic = mount
     found = node(repository, path)
     return repository._wait(magic.value, found, name)
+
+
+def waited_for(mount: tuple[Repository, Magic], path: bytes, name: bytes) -> bytes | None:
+    repository, magic = mount
+    ask = magic.waited_for(node(repository, path), name)
+    return ask() if ask else None
 
 
 def test_the_mount_is_described_at_every_file_and_directory(mount: tuple[Repository, Magic]) -> None:
@@ -97,6 +112,48 @@ def test_counters_are_those_of_the_catalog_that_holds_the_entry(mount: tuple[Rep
     assert b"chunks,2000" in counted
 
 
+def test_what_is_cached_is_hashed_as_the_stock_tools_would_compress_it(mount: tuple[Repository, Magic]) -> None:
+    assert waited_for(mount, b"/file", b"user.lhash") == b"Not in cache"
+    mount[0].read(b"/file")
+    compressed = zlib.compress(b"content")
+    assert waited_for(mount, b"/file", b"user.lhash") == hashlib.sha1(compressed).hexdigest().encode()
+    assert waited_for(mount, b"/file", b"user.lhash~?") == b"num_pages, 1"
+    for path in (b"", b"/big", b"/link"):
+        assert waited_for(mount, path, b"user.lhash") is None
+
+
+def test_the_description_of_the_repository_is_fetched_when_somebody_wants_it(tmp_path: Path) -> None:
+    store = MemoryStore()
+    publisher = Publisher(store)
+    text = b'{"description": "images"}\n' * 3000
+    for described, expected in ((False, b"no metainfo"), (True, text)):
+        metainfo = publisher.put(text, Suffix.METAINFO) if described else None
+        publisher.publish({b"/file": publisher.file(b"file", b"x")}, metainfo=metainfo)
+        for mount in opened_from(publisher, tmp_path):
+            pages = int((waited_for(mount, b"/file", b"user.repo_metainfo~?") or b"").split()[1])
+            shown = [waited_for(mount, b"", b"user.repo_metainfo~%d" % page) or b"" for page in range(pages)]
+            assert b"".join(shown) == expected
+            assert waited_for(mount, b"", b"user.repo_metainfo") == shown[0]
+
+
+def test_the_last_lines_of_the_log_are_told(mount: tuple[Repository, Magic]) -> None:
+    log = logging.getLogger("a.log.of.its.own")
+    log.propagate = False
+    log.addHandler(mount[1].log)
+    for number in range(200):
+        log.warning("event %d", number)
+    lines = (get(mount, b"", b"user.logbuffer") or b"").splitlines()
+    assert len(lines) == 100
+    assert re.fullmatch(rb"\[\d\d \w{3} \d{4} \d\d:\d\d:\d\d UTC\] event 199", lines[-1])
+
+
+def test_input_output_errors_are_counted(mount: tuple[Repository, Magic]) -> None:
+    assert (get(mount, b"", b"user.nioerr"), get(mount, b"", b"user.timestamp_last_ioerr")) == (b"0", b"0")
+    mount[1].io_errors.add()
+    assert get(mount, b"", b"user.nioerr") == b"1"
+    assert abs(int(get(mount, b"", b"user.timestamp_last_ioerr") or 0) - time.time()) < 3600
+
+
 def test_long_values_are_read_page_by_page(mount: tuple[Repository, Magic]) -> None:
     said = get(mount, b"/big", b"user.chunk_list~?") or b""
     label, number = said.split(b", ")
@@ -125,4 +182,5 @@ def test_they_are_listed_where_it_is_wanted(listed: str, root: bool, file: bool,
         for one, path in zip(names, (b"", b"/file", b"/link"), strict=True):
             assert len(set(one)) == len(one)
             for name in one:
-                assert get((repository, magic), path, name) is not None, name
+                found = get((repository, magic), path, name)
+                assert (waited_for((repository, magic), path, name) if found is None else found) is not None, name
