@@ -8,8 +8,8 @@
     overlay-images/<config digest>/      manifest and config, under names that say which they are
 
 There are two stores: one with the layers of the image, whose ids are those that podman itself gives them, so that what
-it pulls shares them; and one, *flat*, where an image has one layer, its root file system. Source: how the library
-containers/storage reads stores, tried with podman 4.3 and 5.
+it pulls shares them; and one, *flat*, where an image has one layer, its root file system. So has an image of very many
+layers in both. Source: how the library containers/storage reads stores, tried with podman 4.3 and 5.
 """
 
 import base64
@@ -29,10 +29,12 @@ from ducc.image.digest import Digest
 from ducc.image.manifest import Manifest, parse_manifest
 from ducc.image.reference import DOCKER_HUB, Reference
 from ducc.ingest.layer import LayerTree
-from ducc.publish.changes import Change, EditRows, PutFile, PutLink, Remove, rows_to_json_bytes
+from ducc.publish.changes import Change, EditRows, PutFile, PutLink, Remove, joined_row, rows_to_json_bytes
 
 IMAGES, LAYERS = b"/overlay-images/images.json", b"/overlay-layers/layers.json"
 LOCKS = (b"/overlay-images/images.lock", b"/overlay-layers/layers.lock")
+
+MOST_LAYERS = 32  # whose names fit the one page that a mount's options have; podman can't shorten those of other stores
 
 _SHORT_NAME_LENGTH = 26  # what leaves room for many in the options of a mount
 _COMPRESSIONS = {"tar": 0, "gzip": 2, "zstd": 4}  # by the end of a layer's media type
@@ -141,7 +143,7 @@ class Contents:
             "big-data-sizes": {key: len(data) for key, data in documents.items()},
             "big-data-digests": {key: str(Digest.of(data)) for key, data in documents.items()},
         }
-        self.images[name] = {**row, "layer": top} if top else row
+        self.images[name] = joined_row(self.images.get(name, {}), {**row, "layer": top} if top else row)
         self.names |= dict.fromkeys(names_of(image.reference), name)
 
 
@@ -158,7 +160,8 @@ class PodmanStores:
             str(image.config.digest): image.config.raw,
         }
         layered = self._contents(layout.podman_store(image.build))
-        layered.put_image(image, _put_layers(layered, image), documents)
+        too_deep = image.is_flat and len(image.layers) > MOST_LAYERS
+        layered.put_image(image, (_put_flat_layer if too_deep else _put_layers)(layered, image), documents)
         at = f"/overlay-images/{image.config.digest.hex}".encode()
         for key, data in documents.items():
             layered.files[layered.store + at + b"/" + file_name(key)] = data
@@ -239,8 +242,8 @@ def _put_layers(store: Contents, image: StoredImage) -> str | None:
 def _put_flat_layer(store: Contents, image: StoredImage) -> str:
     """One layer that is the image's root file system; its name is made of the image's, and is no tar's digest."""
     name = Digest.of(f"flat {image.config.digest}".encode()).hex
-    size = sum(layer.tar_size for layer in image.layers)
-    store.put_layer(name, (), layout.flat_image(image.config.digest), {"diff-size": size})
+    row = {"diff-digest": f"sha256:{name}", "diff-size": sum(layer.tar_size for layer in image.layers)}
+    store.put_layer(name, (), layout.flat_image(image.config.digest), row)
     return name
 
 

@@ -116,11 +116,15 @@ def _edited_rows(known: Iterable[Mapping[str, Any]], change: EditRows) -> list[d
         if change.names.keys() & set(row.get("names") or ()):
             row["names"] = [name for name in row["names"] if name not in change.names]
     for added in change.rows:
-        before = rows.get(added["id"], {})
-        rows[added["id"]] = {key: _joined(before.get(key), value) for key, value in added.items()}
+        rows[added["id"]] = joined_row(rows.get(added["id"], {}), added)
     for name, row_id in change.names.items():
         rows[row_id]["names"] = sorted([*rows[row_id]["names"], name])
     return [rows[row_id] for row_id in sorted(rows)]
+
+
+def joined_row(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """*row*, whose lists and mappings hold, too, what those of *before* did."""
+    return {key: _joined(before.get(key), value) for key, value in row.items()}
 
 
 def _joined(before: Any, value: Any) -> Any:
