@@ -23,7 +23,8 @@ BUILD_PACKAGES := python3-venv
 RUN_PACKAGES := fuse3 git
 TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker.io docker-compose \
 	docker-registry fish gcc \
-	golang-github-containerd-containerd-dev golang-go libcap2-bin runc skopeo squid systemd \
+	golang-github-containerd-containerd-dev golang-github-docker-docker-dev \
+	golang-github-gotestyourself-gotest.tools-dev golang-github-vbatts-tar-split-dev golang-go libcap2-bin runc skopeo squid systemd \
 	umoci util-linux zsh
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
