@@ -8,10 +8,12 @@ import pytest
 from ducc import layout
 from ducc.catalog.tree import Bind
 from ducc.convert.podman import IMAGES, LAYERS, LOCKS, MOST_LAYERS, file_name, layer_ids, names_of
+from ducc.daemon.prune import Wished, plan_prune
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import EditRows, PutFile, Remove
 from ducc.publish.commit import commit
+from ducc.publish.repository import Repository
 from tests import builders
 from tests.builders import Image, Index, Layer, sha256
 from tests.unit.convert.desk import Desk, desk, statuses
@@ -265,6 +267,66 @@ def test_builds_for_other_processors_have_a_store_of_their_own(table: Desk):
     assert arm.image(name(table, "1"))["id"] == sha256(ARM.config)[7:]
     assert (usual.errors(), arm.errors()) == ([], [])
     assert Store(table, b"/.multiarch/arm64/podmanStore/flat").errors() == []
+
+
+# --- removal -------------------------------------------------------------------------------
+
+
+def prune(table: Desk, *kept: str) -> None:
+    """Remove every image but these: scheduled first, then, since it is due, gone."""
+    wished = Wished(frozenset(layout.public_link(Reference.parse(wish)) for wish in kept), (), ())
+    for _ in range(2):
+        fresh = Repository(table.repository.fqrn, table.store)
+        with fresh.store.session():
+            plan = plan_prune(fresh, fresh.head(), wished, int(table.clock), grace_seconds=0)
+            commit(fresh, table.keys, plan.changes, lambda: table.clock)
+
+
+def test_what_prune_removes_is_gone_from_both_stores_and_shared_layers_stay(table: Desk):
+    one, two = table.hold(ONE, "1"), table.hold(TWO, "2")
+    table.convert(one, two)
+    prune(table, two)
+    for path in (STORE, FLAT):
+        store = Store(table, path)
+        assert list(store.images) == [sha256(TWO.config)[7:]]
+        assert [row["diff-digest"] for row in store.stack(name(table, "2"))][:1] != [APP.diff_id]
+        assert store.errors() == []
+    assert len(Store(table).layers) == 2
+    assert table.errors() == []
+
+
+def test_a_name_that_prune_removes_leaves_the_image_s_others(table: Desk):
+    first, second = (table.hold(ONE, tag) for tag in "12")
+    table.convert(first, second)
+    prune(table, second)
+    assert Store(table).image(name(table, "2"))["names"] == [name(table, "2")]
+    assert Store(table).errors() == []
+
+
+def test_prune_removes_images_that_lost_their_names(table: Desk):
+    moving, removed = table.hold(ONE, "1"), table.hold(Image([APP]), "2")
+    table.convert(moving, removed)
+    table.hold(TWO, "1")
+    table.convert(moving)
+    prune(table, moving)
+    assert list(Store(table).images) == [sha256(TWO.config)[7:]]
+    assert Store(table).errors() == []
+
+
+def test_a_layer_that_is_published_twice_leads_to_the_one_that_stays(table: Desk):
+    gone, stays = table.hold(Image([PLAIN_BASE, APP], {"Cmd": ["x"]}), "1"), table.hold(ONE, "2")
+    table.convert(stays)
+    table.convert(gone)
+    prune(table, stays)
+    assert Store(table).errors() == []
+    prune(table)
+
+
+def test_without_images_there_are_no_stores(table: Desk):
+    table.convert({"image": table.hold(Index([ONE, ARM]), "1"), "platforms": "all"}, table.hold(TWO, "2"))
+    prune(table)
+    published = table.published()
+    assert published.below(STORE) == published.below(b"/.multiarch/arm64/podmanStore") == []
 
 
 # --- repositories that are there -----------------------------------------------------------
