@@ -14,10 +14,13 @@ PACKAGE_OF = {
     "cvmfs2": "cvmfs",
     "debootstrap": "debootstrap",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "fusermount3": "fuse3",
+    "man": "man-db",
     "setcap": "libcap2-bin",
     "skopeo": "skopeo",
     "squid": "squid",
+    "systemd-analyze": "systemd",
     "umoci": "umoci",
 }
 

@@ -24,7 +24,7 @@ _LONGEST_ADDRESS = 107  # bytes; the kernel takes no more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     logs.set_up(arguments.verbose, as_json=arguments.log_json)
     try:
         run(arguments.address, arguments.root, arguments.etc)
@@ -64,7 +64,7 @@ def _require(address: Path, root: Path, etc: Path) -> None:
         raise BadInput(f"--root {root}: {error.strerror}") from error
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("ducc-volumes", description="Let Docker's containers have repositories as volumes.")
     made.add_argument(
         "--address", metavar="SOCKET", type=Path, default=ADDRESS, help="where Docker finds it (%(default)s)"

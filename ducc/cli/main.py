@@ -8,7 +8,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ducc import __version__, config, logs
@@ -32,6 +32,8 @@ COMMANDS = {
     "mount": "mount a repository",
     "umount": "unmount a repository",
     "client": "ask running mounts, or tell them what to do",
+    "completion": "print what makes a shell complete command lines",
+    "man-pages": "write a manual page for each program and command",
 }
 ALIASES = {"get-manifest": "download-manifest"}
 INTERRUPTED = 130
@@ -54,21 +56,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def whole_parser() -> argparse.ArgumentParser:
+    """All that the command line offers, for whoever describes it."""
+    parser, _ = _parsers(COMMANDS)
+    return parser
+
+
 def _parse(words: list[str]) -> argparse.Namespace:
-    name = next((word for word in words if word in COMMANDS), None)
+    wanted = [word for word in words if word in COMMANDS][:1]
+    parser, subparsers = _parsers(wanted)
+    for name in wanted:
+        _apply_settings(subparsers[name], words)
+    return parser.parse_args(words)
+
+
+def _parsers(wanted: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of all commands by name; only those that are *wanted* have all their options."""
     parser = argparse.ArgumentParser("ducc", description="Container images, published once, run anywhere.")
     parser.add_argument("--version", action="version", version=f"ducc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = {}
     for command, text in COMMANDS.items():
         subparser = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
         subparser.add_argument("--config", metavar="FILE", type=Path, help="settings, instead of options (YAML)")
         subparser.add_argument("-v", "--verbose", action="count", default=0, help="log more; twice: everything")
-        if command == name:
+        if command in wanted:
             module = importlib.import_module(f"ducc.cli.{ALIASES.get(command, command).replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-            _apply_settings(subparser, words)
-    return parser.parse_args(words)
+        subparsers[command] = subparser
+    return parser, subparsers
 
 
 def _apply_settings(parser: argparse.ArgumentParser, words: list[str]) -> None:

@@ -1,0 +1,27 @@
+"""The command lines of all programs that are installed with `ducc`, as parsers, for whoever describes them.
+
+Programs are found by what the installation says of them, not by name, since they are written on top of this package.
+The module of a program has a function `_parser`; one that has none takes no options of its own.
+"""
+
+import argparse
+import importlib
+from importlib.metadata import distribution
+
+from ducc.cli.main import whole_parser
+
+
+def programs() -> dict[str, argparse.ArgumentParser]:
+    """Parsers by the programs' names."""
+    found = {"ducc": whole_parser()}
+    for script in distribution("ducc").entry_points.select(group="console_scripts"):
+        module = importlib.import_module(script.module)
+        if script.name not in found and hasattr(module, "_parser"):
+            found[script.name] = module._parser()
+    return found
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Parsers of a program's commands, by name; empty for a program without any."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
