@@ -4,6 +4,7 @@
     /.flat/<aa>/<config digest>/                      the image's root file system
     /.layers/<aa>/<layer digest>/layerfs/             one layer, as overlayfs wants it
     /.layers/<aa>/<layer digest>/stacks/<chain id>/   the same, completed for the stack that has it on top
+    /.layers/<aa>/<layer digest>/whole/<chain id>/    all layers of the stack that has it on top, in one
     /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json, anywhere
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
     /.metadata/.removals.json                         what is to be removed, and when
@@ -89,6 +90,16 @@ def layer_stacks(digest: Digest) -> bytes:
 def stacked_layer(digest: Digest, stack: Digest) -> bytes:
     """Where a layer is mounted as the stack with that chain id needs it, if that is not as `layer_tree` has it."""
     return layer_stacks(digest) + b"/" + stack.hex.encode()
+
+
+def whole_stack(digest: Digest, stack: Digest) -> bytes:
+    """Where all layers of the stack with that chain id are mounted as one, below the layer *digest* that is its top."""
+    return layer_wholes(digest) + b"/" + stack.hex.encode()
+
+
+def layer_wholes(digest: Digest) -> bytes:
+    """The directory of what `whole_stack` names."""
+    return layer(digest) + b"/whole"
 
 
 def layer_anywhere(digest: Digest) -> bytes:

@@ -29,6 +29,9 @@ from ducc.ingest.layer import LayerTree
 from ducc.publish.changes import Change
 from ducc.publish.repository import Repository
 
+MOST_LAYERS_APART = 20
+"""Of an image with more layers, all are published in one directory, too: engines look each name up in each layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchedBuild:
@@ -114,6 +117,8 @@ class Assembly:
             self.layers.add(layer, one.root.entry, image.config.created)
             if tree is not one.root or not layer.notes.fits_anywhere():
                 self.layers.add_completed(layer, chain, partial(self._completed, layer, one.root, tree))
+        if len(layers) > MOST_LAYERS_APART:
+            self.layers.add_whole(layers[-1], chains[-1], partial(self._write, root))
         written = self._flat(root, image.config) if FLAT in step.settings.products else None
         for layer in layers:
             self.layers.add_origin(layer, image.config.digest)

@@ -91,7 +91,7 @@ class LayerChanges:
     def __init__(self, published: Published) -> None:
         self._published = published
         self._changes: dict[Digest, list[Change]] = {}
-        self._completed: dict[bytes, Change] = {}
+        self._of_stacks: dict[bytes, Change] = {}
         self._origins: defaultdict[Digest, list[str]] = defaultdict(list)
 
     def add(self, layer: LayerTree, root: Entry, created: str | None) -> None:
@@ -113,9 +113,11 @@ class LayerChanges:
 
     def add_completed(self, layer: LayerTree, stack: Digest, complete: Callable[[], WrittenTree]) -> None:
         """Note what a layer is on top of *stack* (the chain id that it ends); *complete* writes the tree."""
-        path = layout.stacked_layer(layer.digest, stack)
-        if path not in self._completed and self._published.bound(path) is None:
-            self._completed[path] = BindTree(path, complete())
+        self._bind_once(layout.stacked_layer(layer.digest, stack), complete)
+
+    def add_whole(self, top: LayerTree, stack: Digest, write: Callable[[], WrittenTree]) -> None:
+        """Note what all layers of *stack* are together, whose uppermost is *top*; *write* writes the tree."""
+        self._bind_once(layout.whole_stack(top.digest, stack), write)
 
     def add_origin(self, layer: LayerTree, config: Digest) -> None:
         """Note that the image with this config has the layer."""
@@ -124,10 +126,15 @@ class LayerChanges:
     def changes(self) -> list[Change]:
         """All changes; images that the layers are known to belong to already are kept."""
         found = [change for changes in self._changes.values() for change in changes]
-        found += self._completed.values()
+        found += self._of_stacks.values()
         for digest, configs in self._origins.items():
             found.append(EditList(layout.layer_file(digest, "origin.json"), "origin", tuple(configs)))
         return found
+
+    def _bind_once(self, path: bytes, write: Callable[[], WrittenTree]) -> None:
+        """Bind the tree of a stack, unless it is bound: a chain id says all about it."""
+        if path not in self._of_stacks and self._published.bound(path) is None:
+            self._of_stacks[path] = BindTree(path, write())
 
     def _stays(self, layer: LayerTree) -> bool:
         published = self._published

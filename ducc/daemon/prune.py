@@ -18,6 +18,8 @@ from ducc.cvmfs.entry import Entry
 from ducc.daemon.meaning import may_mean
 from ducc.daemon.removals import Removal, Schedule
 from ducc.errors import BadInput, DuccError
+from ducc.image.chain import chain_ids
+from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import Change, EditList, Remove
 from ducc.publish.repository import Head, Repository
@@ -166,9 +168,11 @@ class _Images:
         layers_that_stay = {layer for record in stay for layer in record.layers}
         layers = {layer for record in leave for layer in record.layers}
         paths += map(layout.layer, sorted(layers - layers_that_stay))
+        both = sorted(layers & layers_that_stay)
+        paths += self._stacks_of_nobody(both, stay)
         removed = self._with_emptied(path for path in paths if self._find(path) is not None)
         of_these = tuple(map(str, sorted(configs)))
-        shared = [layout.layer_file(layer, "origin.json") for layer in sorted(layers & layers_that_stay)]
+        shared = [layout.layer_file(layer, "origin.json") for layer in both]
         edited = [EditList(path, "origin", without=of_these) for path in shared]
         return [*map(Remove, removed), *edited, *self._podman(stay)]
 
@@ -177,6 +181,23 @@ class _Images:
         stores, published = PodmanStores(), Published(self._repository, self._head)
         stores.add_published(stay, published)
         return stores.replacing(published)
+
+    def _stacks_of_nobody(self, layers: Iterable[Digest], stay: Iterable[ImageRecord]) -> Iterator[bytes]:
+        """What is published of *layers* for stacks that no image that stays has; nothing, if that can't be told."""
+        published, shared = Published(self._repository, self._head), set(layers)
+        wanted: set[bytes] = set()
+        for record in stay:
+            if shared.isdisjoint(record.layers):
+                continue
+            trees = [published.layer(layer) for layer in record.layers]
+            known = [tree.diff_id for tree in trees if tree is not None]
+            if len(known) < len(trees):
+                return
+            wanted.update(chain.hex.encode() for chain in chain_ids(known))
+        for layer in sorted(shared):
+            for directory in (layout.layer_stacks(layer), layout.layer_wholes(layer)):
+                names = self._children(self._find(directory))
+                yield from (directory + b"/" + name for name in sorted(names) if name not in wanted)
 
     def _read_records(self) -> Iterator[ImageRecord]:
         """Every record; one that can't be read is an error, since nobody knows which layers its image needs."""

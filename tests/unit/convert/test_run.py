@@ -26,6 +26,7 @@ from ducc.publish.repository import Repository
 from tests import builders
 from tests.builders import Image, Layer
 from tests.fakes.registry import Answer, fake_registry
+from tests.memory import nodes
 from tests.unit.convert.desk import Desk, desk, noise, statuses
 
 BASE = Layer.of(
@@ -401,6 +402,20 @@ def test_a_whiteout_that_hides_nothing_in_one_stack_is_not_shown_there(table: De
     assert second is None  # there, the layer's own tree is right
     assert catalogs.load(first).children.keys() == {b"own"}
     assert catalogs.load(published.bound(layout.layer_tree(digest))).children.keys() == {b"own", b"second"}
+
+
+@pytest.mark.parametrize("layers", [assembly.MOST_LAYERS_APART, assembly.MOST_LAYERS_APART + 1])
+def test_an_image_of_many_layers_is_published_in_one_directory_too(table: Desk, layers):
+    stack = [Layer.of(builders.file(f"d/{n}"), builders.whiteout(f"d/{n - 2}")) for n in range(layers)]
+    table.convert(table.hold(Image(stack)))
+    top = Digest.parse(builders.sha256(stack[-1].blob))
+    chain = chain_ids([Digest.parse(layer.diff_id) for layer in stack])[-1]
+    whole, catalogs = table.published().bound(layout.whole_stack(top, chain)), table.repository.catalogs
+    assert (whole is not None) == (layers > assembly.MOST_LAYERS_APART)
+    if whole is not None:
+        expected = {b"", b"/d", *(b"/d/%d" % n for n in (layers - 2, layers - 1))}
+        assert {path for path, _ in nodes(catalogs.load(whole), catalogs)} == expected
+    assert table.errors() == []
 
 
 def test_layers_are_the_same_trees_whichever_of_two_stacks_comes_first(table: Desk):
