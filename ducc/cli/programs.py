@@ -1,7 +1,7 @@
 """The command lines of all programs that are installed with `ducc`, as parsers, for whoever describes them.
 
 Programs are found by what the installation says of them, not by name, since they are written on top of this package.
-The module of a program has a function `_parser`; one that has none takes no options of its own.
+The module of a program has a function `parser` or `_parser`; one that has none takes no options of its own.
 """
 
 import argparse
@@ -16,8 +16,9 @@ def programs() -> dict[str, argparse.ArgumentParser]:
     found = {"ducc": whole_parser()}
     for script in distribution("ducc").entry_points.select(group="console_scripts"):
         module = importlib.import_module(script.module)
-        if script.name not in found and hasattr(module, "_parser"):
-            found[script.name] = module._parser()
+        parser = getattr(module, "parser", None) or getattr(module, "_parser", None)
+        if script.name not in found and parser is not None:
+            found[script.name] = parser()
     return found
 
 
