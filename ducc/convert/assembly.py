@@ -137,8 +137,9 @@ class Assembly:
             warnings=tuple(dict.fromkeys(warnings)),
             build=fetched.build.name,
         )
+        places = self.layers.standing(layers)
         stored = StoredImage(
-            step.reference, record.build, image.manifest, image.config, layers, is_flat=written is not None
+            step.reference, record.build, image.manifest, image.config, layers, places, is_flat=written is not None
         )
         self.podman.add(stored)
         return record, build_changes(step.reference, image, record, written)

@@ -1,7 +1,7 @@
 """The layers product: each layer once, as overlayfs wants it, with the files that describe it."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -118,6 +118,10 @@ class LayerChanges:
     def add_whole(self, top: LayerTree, stack: Digest, write: Callable[[], WrittenTree]) -> None:
         """Note what all layers of *stack* are together, whose uppermost is *top*; *write* writes the tree."""
         self._bind_once(layout.whole_stack(top.digest, stack), write)
+
+    def standing(self, stack: Sequence[LayerTree]) -> list[bytes]:
+        """Where each layer of a stack, base first, is as it has to be there, once these changes are made."""
+        return self._published.standing(stack, self._of_stacks)
 
     def add_origin(self, layer: LayerTree, config: Digest) -> None:
         """Note that the image with this config has the layer."""

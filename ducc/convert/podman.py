@@ -42,13 +42,14 @@ _COMPRESSIONS = {"tar": 0, "gzip": 2, "zstd": 4}  # by the end of a layer's medi
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One build of an image, with all that a store says of it; *layers* are base first."""
+    """One build of an image, with all that a store says of it; *layers* are base first, *places* where each stands."""
 
     reference: Reference
     build: str
     manifest: Manifest
     config: ImageConfig
     layers: Sequence[LayerTree]
+    places: Sequence[bytes]
     is_flat: bool  # is its root file system published, too?
 
     @classmethod
@@ -69,7 +70,8 @@ class StoredImage:
         if not isinstance(manifest, Manifest):
             return None
         trees = [layer for layer in layers if layer is not None]
-        return cls(reference, record.build, manifest, config, trees, record.image_tree is not None)
+        places = published.standing(trees)
+        return cls(reference, record.build, manifest, config, trees, places, record.image_tree is not None)
 
 
 @dataclass(slots=True)
@@ -227,7 +229,8 @@ def layer_ids(diff_ids: Sequence[Digest]) -> list[str]:
 
 def _put_layers(store: Contents, image: StoredImage) -> str | None:
     names = layer_ids([layer.diff_id for layer in image.layers])
-    for number, (layer, descriptor) in enumerate(zip(image.layers, image.manifest.layers, strict=True)):
+    stack = zip(image.layers, image.places, image.manifest.layers, strict=True)
+    for number, (layer, place, descriptor) in enumerate(stack):
         row = {
             "compressed-diff-digest": str(layer.digest),
             "compressed-size": descriptor.size,
@@ -235,7 +238,7 @@ def _put_layers(store: Contents, image: StoredImage) -> str | None:
             "diff-digest": str(layer.diff_id),
             "diff-size": layer.tar_size,
         }
-        store.put_layer(names[number], names[:number][::-1], layout.layer_tree(layer.digest), row)
+        store.put_layer(names[number], names[:number][::-1], place, row)
     return names[-1] if names else None
 
 

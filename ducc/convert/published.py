@@ -5,7 +5,7 @@ What can't be read back is as good as not published: whoever asks is told so, an
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from ducc import layout
 from ducc.catalog.schema import CatalogRef
@@ -13,6 +13,7 @@ from ducc.catalog.tree import Bind, Directory, Nested, Node
 from ducc.convert.record import ImageRecord, UnreadableRecord
 from ducc.cvmfs.entry import Entry
 from ducc.errors import DuccError
+from ducc.image.chain import chain_ids
 from ducc.image.digest import Digest
 from ducc.image.manifest import Index, parse_manifest
 from ducc.image.reference import Reference
@@ -115,6 +116,15 @@ class Published:
         if self._find(layout.layer_anywhere(digest)) is not None:
             return True
         return bool(self._children(self._find(layout.layer_stacks(digest))))
+
+    def standing(self, stack: Sequence[LayerTree], coming: Container[bytes] = ()) -> list[bytes]:
+        """Where each layer of a stack, base first, is as it has to be there; *coming* are paths of the next commit."""
+        chains = chain_ids([layer.diff_id for layer in stack])
+        completed = [layout.stacked_layer(layer.digest, chain) for layer, chain in zip(stack, chains, strict=True)]
+        return [
+            path if path in coming or self.bound(path) is not None else layout.layer_tree(layer.digest)
+            for layer, path in zip(stack, completed, strict=True)
+        ]
 
     def _layer_is_whole(self, digest: Digest) -> bool:
         return self.bound(layout.layer_tree(digest)) is not None and self.says_where_it_fits(digest)

@@ -68,9 +68,11 @@ class _Build:
 
 def _build(fqrn: str, reference: Reference, record: ImageRecord, published: Published) -> _Build | None:
     config = published.file(layout.metadata_file(reference, "config.json", record.build))
-    if config is None:
+    stack = [tree for tree in map(published.layer, record.layers) if tree is not None]
+    if config is None or len(stack) < len(record.layers):
         return None
-    layers = tuple(ThinLayer(digest, fqrn, layout.layer_tree(digest).decode()) for digest in record.layers)
+    places = zip(stack, published.standing(stack), strict=True)
+    layers = tuple(ThinLayer(tree.digest, fqrn, path.decode()) for tree, path in places)
     tar = _tar(ThinImage(str(reference), layers).to_bytes())
     layer, own_config = _gzip(tar), _config(config, Digest.of(tar), f"ducc: thin image of {reference}")
     parts = {"config": _descriptor(_CONFIG, own_config), "layers": [_descriptor(_LAYER, layer)]}

@@ -9,6 +9,7 @@ from ducc import layout
 from ducc.catalog.tree import Bind
 from ducc.convert.podman import IMAGES, LAYERS, LOCKS, MOST_LAYERS, file_name, layer_ids, names_of
 from ducc.daemon.prune import Wished, plan_prune
+from ducc.image.chain import chain_ids
 from ducc.image.digest import Digest
 from ducc.image.reference import Reference
 from ducc.publish.changes import EditRows, PutFile, Remove
@@ -352,3 +353,18 @@ def test_a_table_that_can_not_be_read_is_begun_anew(table: Desk, caplog):
             commit(table.repository, table.keys, [PutFile(rows.path, nonsense), rows], lambda: table.clock)
         assert Store(table).image("name")["id"] == "a"
     assert "begun anew" in caplog.text
+
+
+def test_a_layer_that_needs_those_below_is_the_one_completed_for_them(table):
+    below = Layer.of(builders.directory("etc", mode=0o700), builders.file("etc/below", b"below"))
+    upper = Layer.of(builders.hard_link("etc/link", "etc/below"))
+    wish = table.hold(Image([below, upper]))
+    table.convert(wish)
+    store = Store(table)
+    (name,) = names_of(Reference.parse(wish))
+    top, bottom = store.stack(name)
+    digests = [Digest.parse(sha256(layer.blob)) for layer in (below, upper)]
+    stack = chain_ids([Digest.parse(layer.diff_id) for layer in (below, upper)])[1]
+    assert store.directory(bottom["id"]) == layout.layer_tree(digests[0])
+    assert store.directory(top["id"]) == layout.stacked_layer(digests[1], stack)
+    assert store.published.bound(store.directory(top["id"])) is not None
