@@ -2,7 +2,8 @@
 
 Only names that a publisher writes exist: `/cvmfs/<fqrn>/data/ab/<38 digits><letter>`, for ever the same, and a fixed
 set of root files, good for a minute. Everything else, however it is spelt, is not there; symbolic links are not
-followed. Source of the headers: format, "What the HTTP side must offer".
+followed. News of a repository are pushed by `ducc.announcing`. Source of the headers: format, "What the HTTP side must
+offer".
 """
 
 import asyncio
@@ -14,10 +15,12 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import uvicorn
 
+from ducc import announcing
+from ducc.announcing import Announcer
 from ducc.errors import BadInput
 
 Message = MutableMapping[str, Any]
@@ -62,12 +65,19 @@ class RepositoryServer:
 
     def __init__(self, directory: Path) -> None:
         self._directory = str(directory)
+        self._announcer = Announcer(directory)
+
+    def end(self) -> None:
+        """Keep nobody who only listens for news."""
+        self._announcer.end()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         if scope["method"] not in ("GET", "HEAD"):
             await _say(send, 405, b"only GET and HEAD\n", [(b"allow", b"GET, HEAD")])
+            return
+        if scope["raw_path"] == announcing.PATH and await self._announcer.announce(receive, send):
             return
         published = self._published(scope["raw_path"].partition(b"?")[0])
         opened = _open_regular(published.path) if published else None
@@ -121,8 +131,16 @@ def _heard(number: int, frame: object) -> None:
     """A signal that was obeyed."""
 
 
+@runtime_checkable
+class Ending(Protocol):
+    """An application that has to be told when the server ends."""
+
+    def end(self) -> None:
+        """Finish what would go on for long."""
+
+
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and when it ends."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -131,6 +149,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if isinstance(self.config.app, Ending):
+            self.config.app.end()
+        await super().shutdown(sockets)
 
 
 def _open_regular(path: str) -> tuple[int, int] | None:

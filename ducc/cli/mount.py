@@ -244,6 +244,7 @@ def _configured(
         blacklist=read.blacklist,
         max_ttl_seconds=parameters.max_ttl_seconds,
         auto_update=parameters.auto_update,
+        notices_url=parameters.notices_url,
         attributes_listed=parameters.attributes_listed,
     )
 

@@ -10,6 +10,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -33,6 +35,7 @@ from ducc.client.mountpoint import (
     read_more_ahead,
     state_path,
 )
+from ducc.client.notices import Notices
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.orders import Orders
 from ducc.client.renewal import Renewal
@@ -150,7 +153,10 @@ async def _answer_and_follow(
     answering = loop.run_in_executor(ThreadPoolExecutor(1, "answer"), connection.serve)
     threads = ThreadPoolExecutor(1, "follow")  # not the loop's own, for which its end would wait
     threads.submit(start)
-    following = asyncio.create_task(_follow(settings, repository, connection, asked, threads))
+    pushed: deque[bytes] = deque(maxlen=1)
+    if settings.notices_url and settings.pause_seconds(0) is not None:
+        _listen_for_news(settings, loop, asked, pushed)
+    following = asyncio.create_task(_follow(settings, repository, connection, asked, pushed, threads))
     try:
         await answering
     finally:
@@ -162,25 +168,40 @@ async def _follow(
     repository: Repository,
     connection: Connection,
     asked: asyncio.Event,
+    pushed: deque[bytes],
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Show each new revision when the old one's time is over, or when asked."""
+    """Show each new revision when the old one's time is over, when asked, or when its manifest was pushed."""
     pause = settings.pause_seconds(repository.manifest.ttl_seconds)
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), pause)
         asked.clear()
         try:
-            await _refresh(repository, connection, threads)
+            await _refresh(repository, connection, pushed.pop() if pushed else None, threads)
             pause = settings.pause_seconds(repository.manifest.ttl_seconds)
         except (DuccError, OSError) as error:
             log.warning("staying at revision %d: %s", repository.manifest.revision, error)
             pause = settings.pause_seconds(min(repository.manifest.ttl_seconds, _RETRY_SECONDS))
 
 
-async def _refresh(repository: Repository, connection: Connection, threads: ThreadPoolExecutor) -> None:
+def _listen_for_news(
+    settings: MountSettings, loop: asyncio.AbstractEventLoop, asked: asyncio.Event, pushed: deque[bytes]
+) -> None:
+    def heard(manifest: bytes) -> None:
+        pushed.append(manifest)
+        with suppress(RuntimeError):  # the loop has just ended
+            loop.call_soon_threadsafe(asked.set)
+
+    notices = Notices(settings.notices_url, settings.fqrn, heard)
+    threading.Thread(target=notices.listen, name="notices", daemon=True).start()
+
+
+async def _refresh(
+    repository: Repository, connection: Connection, pushed: bytes | None, threads: ThreadPoolExecutor
+) -> None:
     run = partial(asyncio.get_running_loop().run_in_executor, threads)
-    manifest = await run(repository.newer_manifest)
+    manifest = await run(repository.newer_manifest, pushed)
     if manifest is None:
         return
     plan = await run(repository.plan, manifest)

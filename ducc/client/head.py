@@ -104,11 +104,14 @@ class Head:
         self._remember(found)
         return found
 
-    def newer(self, known: Manifest) -> Manifest | None:
-        """A manifest that is to follow *known*, if there is one; never one that would lead back."""
+    def newer(self, known: Manifest, pushed: bytes | None = None) -> Manifest | None:
+        """A manifest that is to follow *known*, if there is one; never one that would lead back.
+
+        A server is asked, unless it has *pushed* one.
+        """
         self.offered, self.asked_at = None, time.monotonic()
         try:
-            self.offered = None if self._pin else self._newer(known)
+            self.offered = None if self._pin else self._newer(known, pushed or self._read_manifest())
             self.problem = ""
         except DuccError as error:
             self.problem = str(error)
@@ -117,8 +120,7 @@ class Head:
             self.checks += 1
         return self.offered
 
-    def _newer(self, known: Manifest) -> Manifest | None:
-        raw = self._read_manifest()
+    def _newer(self, known: Manifest, raw: bytes) -> Manifest | None:
         if Manifest.parse(raw).root_hash == known.root_hash:
             return None
         found = self._verified(raw, known.timestamp)

@@ -36,6 +36,7 @@ class MountSettings:
     blacklist: Blacklist = field(default_factory=Blacklist)
     max_ttl_seconds: int | None = None
     auto_update: bool = True
+    notices_url: str = ""  # of a server that pushes news
     attributes_listed: str = "rootonly"  # which entries list the magic attributes: rootonly, always, never
 
     def pause_seconds(self, published_ttl: int) -> int | None:

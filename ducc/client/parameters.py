@@ -60,6 +60,7 @@ class Parameters:
     blacklist: Path | None = None
     max_ttl_seconds: int | None = None
     auto_update: bool = True
+    notices_url: str = ""
     attributes_listed: str = "rootonly"
     unsupported: tuple[str, ...] = ()
 
@@ -79,6 +80,7 @@ class Parameters:
             blacklist=Path(reading.text("CVMFS_BLACKLIST", str(configuration.directory / "blacklist"))),
             max_ttl_seconds=int(reading.number("CVMFS_MAX_TTL", 0) * 60) or None,
             auto_update=reading.is_on("CVMFS_AUTO_UPDATE", True),
+            notices_url=reading.notices_url(),
             attributes_listed=reading.attributes_listed(),
             unsupported=reading.unsupported(),
         )
@@ -250,6 +252,12 @@ class _Reading:
             raise self._configuration.bad(name, "a file of lines `ID ID` or `* ID`") from None
         rest = ids.pop("*", None)
         return Owners({int(published): shown for published, shown in ids.items()}, rest)
+
+    def notices_url(self) -> str:
+        url = self.text("CVMFS_NOTIFICATION_SERVER")
+        if url and not _is_url(url):
+            raise self._configuration.bad("CVMFS_NOTIFICATION_SERVER", "http://HOST:PORT/api/v1")
+        return url
 
     def attributes_listed(self) -> str:
         listed = self.one_of("CVMFS_MAGIC_XATTRS_VISIBILITY", ("rootonly", "always", "never"))

@@ -76,9 +76,9 @@ class Repository:
 
     # --- following the publisher ------------------------------------------------------------
 
-    def newer_manifest(self) -> Manifest | None:
-        """Ask the server whether there is a revision to follow."""
-        return self._head.newer(self.manifest)
+    def newer_manifest(self, pushed: bytes | None = None) -> Manifest | None:
+        """Ask the server whether there is a revision to follow, unless it has *pushed* one."""
+        return self._head.newer(self.manifest, pushed)
 
     def plan(self, manifest: Manifest) -> Plan:
         """Plan how to show a newer revision; may take long, and runs beside everything else."""

@@ -45,14 +45,17 @@ def need_stock() -> None:
 
 
 @contextmanager
-def mounted(made: Published, url: str, cache: Path | None = None) -> Iterator[Path]:
-    """The repository at *url* mounted by the stock client, with *cache* or one of its own, until the block ends."""
+def mounted(made: Published, url: str, cache: Path | None = None, more: str = "") -> Iterator[Path]:
+    """The repository at *url* mounted by the stock client, with *cache* or one of its own, until the block ends.
+
+    *more* are lines of configuration.
+    """
     with tempfile.TemporaryDirectory(prefix="ducc-stock-") as short:
         directory = Path(short)
         configuration, mountpoint = directory / "conf", directory / "mnt"
         cache = cache or directory / "cache"
         configuration.write_text(
-            CONFIGURATION.format(url=url, public_key=made.public_key, directory=directory, cache=cache)
+            CONFIGURATION.format(url=url, public_key=made.public_key, directory=directory, cache=cache) + more
         )
         mountpoint.mkdir()
         cache.mkdir(exist_ok=True)

@@ -17,12 +17,13 @@ from tests import signing
 from tests.console import SCRIPT
 from tests.end_to_end import stock
 from tests.end_to_end.published import Published
-from tests.end_to_end.test_mount import Site, site
+from tests.end_to_end.test_mount import Site, site, wait_for
 from tests.memory import symlink
 from tests.needs import need_program, need_root
 
 __all__ = ["site"]  # a fixture
 
+PUSHED = "CVMFS_NOTIFICATION_SERVER"
 DEFAULT = """\
 # Written by the distribution
 if [ "x$CVMFS_BASE_ENV" = x ]; then
@@ -326,6 +327,40 @@ def test_reload_reads_the_configuration_again(configured: Configured) -> None:
     assert status(configured)["pid"] == before  # for the same configuration nobody has to wait
 
 
+def test_what_is_pushed_is_shown_at_once(configured: Configured) -> None:
+    """Nobody has to wait for the end of the four minutes that the revision is good for."""
+    site = configured.site
+    site.publish({b"/1": site.publisher.file(b"1")})
+    configured.write("default.local", f"CVMFS_NOTIFICATION_SERVER=http://127.0.0.1:{site.port}/api/v1\n")
+    configured.mount()
+    for number in (2, 3):
+        site.publish({b"/%d" % number: site.publisher.file(b"%d" % number)})
+        wait_for(lambda number=number: os.listdir(site.root) == [str(number)])
+    site.stop_serving()
+    site.publish({b"/4": site.publisher.file(b"4")})
+    site.serve()
+    wait_for(lambda: os.listdir(site.root) == ["4"])
+
+
+def test_our_server_pushes_to_the_stock_client(configured: Configured) -> None:
+    stock.need_stock()
+    site = configured.site
+    site.publish({b"/1": site.publisher.file(b"1")})
+    url = f"http://127.0.0.1:{site.port}"
+    with stock.mounted(stock_made(site), f"{url}/cvmfs/{signing.FQRN}", more=f"{PUSHED}={url}/api/v1\n") as theirs:
+        assert os.listdir(theirs) == ["1"]
+        site.publish({b"/2": site.publisher.file(b"2")})
+        wait_for(lambda: os.listdir(theirs) == ["2"])
+
+
+def stock_made(site: Site) -> Published:
+    """The site's repository as the stock client is told of it."""
+    made = Published(site.directory, site.ducc, signing.FQRN)
+    made.keys.mkdir(exist_ok=True)
+    site.publisher.public_key(made.public_key)
+    return made
+
+
 def test_a_configuration_that_can_not_be_used_changes_nothing(configured: Configured) -> None:
     site = configured.site
     site.publish(some_files(site))
@@ -424,10 +459,7 @@ def test_links_and_magic_attributes_are_those_of_the_stock_client(configured: Co
     )  # fmt: skip
     configured.mount(HOME=os.environ["HOME"])
     url = f"http://127.0.0.1:{site.port}/cvmfs/{signing.FQRN}"
-    made = Published(site.directory, site.ducc, signing.FQRN)
-    made.keys.mkdir()
-    publisher.public_key(made.public_key)
-    with stock.mounted(made, url) as theirs:
+    with stock.mounted(stock_made(site), url) as theirs:
         shown = [[os.readlink(root / "l" / str(n)) for n in range(len(links))] for root in (site.root, theirs)]
         assert shown[0] == shown[1]
         for root in (site.root, theirs):
