@@ -7,9 +7,9 @@ wrong byte nor a hanging program.
 
 What to mount: `configuration` finds the stock client's files and `shell` reads them, `parameters` makes values of them,
 `opening` opens a repository accordingly. What to believe: `head` knows which manifest, from what a `pin` wants, a
-`breadcrumb` remembers and a `blacklist` forbids; `notices` bring news of it. Where it comes from: `network` asks servers and proxies, `fetch` turns
-names into verified bytes, `cache` keeps them on disk (`room` makes place there, `alone` lets one process fetch at a
-time).
+`breadcrumb` remembers and a `blacklist` forbids; `notices` bring news of it. Where it comes from: `network` asks
+servers and proxies, `fetch` turns names into verified bytes, `cache` keeps them on disk (`room` makes place there,
+`alone` lets one process fetch at a time).
 
 What is shown: `catalogs` holds open catalogs, `attachments` says where each of them is mounted, `inodes` numbers their
 rows; `changes` tells two of them apart and `refresh` puts one in the other's place; `repository` is all of that as one

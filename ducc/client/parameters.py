@@ -41,7 +41,6 @@ _ONLY = {
     "CVMFS_IGNORE_SIGNATURE": ("no", "off", "0"),
     "CVMFS_NFS_SOURCE": ("no", "off", "0"),
     "CVMFS_SUID": ("no", "off", "0"),
-    "CVMFS_USE_GEOAPI": ("no", "off", "0"),
 }
 
 
@@ -143,16 +142,17 @@ class _Reading:
             proxy_reset_seconds=number("CVMFS_PROXY_RESET_AFTER", 300),
             host_reset_seconds=number("CVMFS_HOST_RESET_AFTER", 1800),
             follow_redirects=self.is_on("CVMFS_FOLLOW_REDIRECTS", False),
+            by_distance=self.is_on("CVMFS_USE_GEOAPI", False),
+            most_hosts=int(number("CVMFS_MAX_SERVERS", 0)) or None,
         )
 
     def _hosts(self) -> tuple[str, ...]:
         name = "CVMFS_SERVER_URL"
         urls = [url.strip().rstrip("/") for url in self.text(name).replace("|", ";").replace(",", ";").split(";")]
         hosts = tuple(url for url in urls if url)
-        most = int(self.number("CVMFS_MAX_SERVERS", 0))
         if not hosts or not all(map(_is_url, hosts)):
             raise self._configuration.bad(name, "http://HOST/cvmfs/@fqrn@, several separated by ';'")
-        return hosts[: most or None]
+        return hosts
 
     def _proxies(self) -> tuple[tuple[str, ...], ...]:
         name = "CVMFS_HTTP_PROXY"

@@ -31,7 +31,7 @@ readonly CVMFS_BASE_ENV=1
 CVMFS_TIMEOUT=5
 CVMFS_CLAIM_OWNERSHIP=no
 CVMFS_DEFAULT_DOMAIN=example.org
-CVMFS_USE_GEOAPI=yes
+CVMFS_PROXY_SHARD=yes
 fi
 """
 
@@ -93,7 +93,7 @@ def test_a_repository_is_mounted_as_the_files_of_the_stock_client_say(configured
     assert (configured.site.root / "file").read_text() == "content"
     assert list(configured.cache.glob("??/*"))
     (line,) = [line for line in configured.log.splitlines() if "without an effect" in line]
-    assert line.endswith("names=CVMFS_USE_GEOAPI")
+    assert line.endswith("names=CVMFS_PROXY_SHARD")
 
 
 def test_links_name_variables_of_the_configuration_and_of_the_environment(configured: Configured) -> None:

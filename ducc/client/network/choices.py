@@ -37,6 +37,12 @@ class Choices:
         """In the order of preference, whatever has failed."""
         return tuple(self._preferred)
 
+    def prefer(self, names: Sequence[str]) -> None:
+        """From now on there are *names* only, each preferred to the next."""
+        with self._lock:
+            self._preferred = list(names)
+            self._failed_at = {name: at for name, at in self._failed_at.items() if name in names}
+
     def in_order(self, now: float) -> list[str]:
         """Whom to ask, the first one first; those that failed not long ago come last, the longest ago first."""
         with self._lock:

@@ -22,4 +22,6 @@ class NetworkSettings:
     proxy_reset_seconds: float = 300
     host_reset_seconds: float = 1800
     follow_redirects: bool = False
+    by_distance: bool = False  # let a server say which one is the nearest, and ask that first
+    most_hosts: int | None = None  # of those that come first; None: all
     deadline_seconds: float = 60  # for one object or file, whatever happens; what is long and on its way gets more

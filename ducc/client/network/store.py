@@ -12,9 +12,11 @@ helps, it was the server, and else the proxy. A proxy through which no server an
 
 import logging
 import random
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from threading import Lock
@@ -38,6 +40,9 @@ _LARGEST_REFLOG = 1 << 28
 _FOUND, _GONE, _PROXY_WANTS_LOGIN = 200, (403, 404, 410), 407
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 4
+_GEO_SECONDS = 10.0
+_MOST_ASKED_FOR_DISTANCES = 3
+_LARGEST_GEO_ANSWER = 4096
 _PAST_CACHES = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _SQUID_MET = ("ERR_CONNECT_FAIL", "ERR_DNS_FAIL", "ERR_READ_TIMEOUT", "ERR_READ_ERROR", "ERR_ZERO_SIZE_OBJECT")
@@ -96,9 +101,11 @@ class NetworkStore:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.settings, self.traffic = settings, Traffic()
-        self.hosts = Choices([[host] for host in settings.hosts], settings.host_reset_seconds)
+        hosts = settings.hosts if settings.by_distance else settings.hosts[: settings.most_hosts]
+        self.hosts = Choices([[host] for host in hosts], settings.host_reset_seconds)
         self.proxies = Choices(settings.proxies, settings.proxy_reset_seconds, shuffle)
         self._connections = Connections()
+        self._ordering, self._is_ordered = Lock(), not settings.by_distance
         self._sleep, self._chance = sleep, chance
 
     def get(self, name: ObjectName) -> bytes:
@@ -127,6 +134,8 @@ class NetworkStore:
         return self.proxies.in_order(now)[0], self.hosts.in_order(now)[0]
 
     def _ask(self, path: str, limit: int, check: Check) -> bytes | None:
+        if not self._is_ordered:
+            self._order_by_distance()
         question = _Question(self, path, limit, check, time.monotonic() + self.settings.deadline_seconds)
         for attempt in range(self.settings.retries + 1):
             if attempt and not self._pause(attempt, question.deadline):
@@ -135,6 +144,25 @@ class NetworkStore:
                 self.traffic.problem = ""
                 return question.body
         raise question.failure()
+
+    def _order_by_distance(self) -> None:
+        """Ask some servers, until one knows, where all of them are as seen from here; once, whatever comes of it."""
+        with self._ordering:
+            if self._is_ordered:
+                return
+            hosts, deadline = list(self.hosts.all), time.monotonic() + _GEO_SECONDS
+            order = hosts
+            for host in random.sample(hosts, min(len(hosts), _MOST_ASKED_FOR_DISTANCES)):
+                proxy = self.proxies.in_order(time.monotonic())[0]
+                with suppress(NoAnswer):
+                    answer = self.request(proxy, geo_url(host, proxy, hosts), _LARGEST_GEO_ANSWER, {}, deadline)
+                    if answer.status == _FOUND and (places := _places(answer.body, len(hosts))):
+                        order = [hosts[place] for place in places]
+                        break
+            else:
+                log.warning("no server says which one is the nearest, keeping the order: hosts=%d", len(hosts))
+            self.hosts.prefer(order[: self.settings.most_hosts])
+            self._is_ordered = True
 
     def _pause(self, attempt: int, deadline: float) -> bool:
         """Wait before another round, longer each time; False if there is no time for one."""
@@ -159,6 +187,21 @@ class NetworkStore:
         finally:
             self.traffic.add(received, time.monotonic() - began)
         return answer
+
+
+def geo_url(host: str, proxy: str, hosts: Sequence[str]) -> str:
+    """Where *host* tells the order of *hosts* for whoever is behind *proxy*. Source: format, "the geo API"."""
+    asker = secrets.token_hex(8) if proxy == DIRECT else urlsplit(proxy).hostname
+    return f"{host}/api/v1.0/geo/{asker}/{','.join(urlsplit(one).hostname or '' for one in hosts)}"
+
+
+def _places(answer: bytes, number: int) -> list[int]:
+    """Which of *number* servers comes first, second, …, counted from 0; empty if that is not what the answer says."""
+    try:
+        places = [int(word) - 1 for word in answer.split(b",")]
+    except ValueError:
+        return []
+    return places if sorted(places) == list(range(number)) else []
 
 
 class _Question:

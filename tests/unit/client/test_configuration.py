@@ -130,7 +130,7 @@ def test_servers_are_a_list() -> None:
         "http://b:8000/cvmfs/x",
         "https://c/cvmfs/x",
     )
-    assert len(parameters(SERVER_URL=urls, MAX_SERVERS="2").network.hosts) == 2
+    assert parameters(SERVER_URL=urls, MAX_SERVERS="2", USE_GEOAPI="yes").network.most_hosts == 2
     for bad in ("", "nonsense", "http://a;ftp://b", "http://a:99999999/"):
         with pytest.raises(BadConfiguration, match="CVMFS_SERVER_URL"):
             parameters(SERVER_URL=bad)
@@ -230,14 +230,13 @@ def test_maps_of_owners_are_read(tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     given: dict[str, Any] = {
-        "USE_GEOAPI": "yes",
         "SUID": "no",
         "PROXY_SHARD": "yes",
         "NFILES": "65536",
         "SYSTEMD_NOKILL": "",
     }
     found = parameters(**given)
-    assert found.unsupported == ("CVMFS_PROXY_SHARD", "CVMFS_USE_GEOAPI")
+    assert found.unsupported == ("CVMFS_PROXY_SHARD",)
     found.tell()
     assert len(caplog.messages) == 1
     assert parameters().unsupported == ()

@@ -316,3 +316,62 @@ def test_traffic_is_counted(servers: list[FakeRegistry], caplog: pytest.LogCaptu
     traffic = store.traffic
     assert (traffic.requests, traffic.received_bytes, traffic.failures) == (2, len(BODY), 1)
     assert not traffic.problem
+
+
+# --- distances -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def geo(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a server is asked for the order of two on this machine."""
+    monkeypatch.setattr("ducc.client.network.store.secrets.token_hex", lambda size: "me")
+    return "/cvmfs/repo/api/v1.0/geo/me/127.0.0.1,127.0.0.1"
+
+
+def test_the_nearest_server_is_asked_first(servers: list[FakeRegistry], geo: str) -> None:
+    for server in servers:
+        server.say_always(geo, Answer(200, b"2,1\n"))
+    store = store_of(*servers, by_distance=True)
+    assert [get(store) for _ in range(3)] == [BODY] * 3
+    assert [server.asked().count(PATH) for server in servers] == [0, 3]
+    assert sum(server.asked().count(geo) for server in servers) == 1
+    near = store_of(*servers, by_distance=True, most_hosts=1)
+    get(near)
+    assert near.hosts.all == (f"{servers[1].url}/cvmfs/repo",)
+    assert store_of(*servers, most_hosts=1).hosts.all == (f"{servers[0].url}/cvmfs/repo",)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404),
+        PAGE,
+        *(Answer(200, body) for body in (b"", b"1\n", b"1,1\n", b"0,1\n", b"1,2,3\n", b"2;1\n", b"\xff")),
+    ],
+)
+def test_without_a_proper_answer_the_order_stays(
+    answer: Answer, servers: list[FakeRegistry], geo: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for server in servers:
+        server.say_always(geo, answer)
+    assert get(store_of(*servers, by_distance=True)) == BODY
+    assert [server.asked().count(PATH) for server in servers] == [1, 0]
+    assert "keeping the order" in caplog.text
+    caplog.clear()
+
+
+def test_behind_a_proxy_the_distance_from_there_counts(servers: list[FakeRegistry], proxy: FakeRegistry) -> None:
+    path = "/cvmfs/repo/api/v1.0/geo/127.0.0.1/127.0.0.1,127.0.0.1"
+    proxy.say_always(path, Answer(200, b"2,1\n"))
+    store = store_of(*servers, proxies=((proxy,),), by_distance=True)
+    assert get(store) == BODY
+    assert [server.asked().count(PATH) for server in servers] == [0, 1]
+
+
+def test_other_servers_know_the_distance_when_one_is_dead(servers: list[FakeRegistry], geo: str) -> None:
+    for server in servers:
+        server.say_always("/cvmfs/repo/api/v1.0/geo/me/127.0.0.1,127.0.0.1,127.0.0.1", Answer(200, b"3,2,1\n"))
+    for _ in range(4):  # the order in which they are asked for it is random
+        store = store_of(NOWHERE, *servers, by_distance=True)
+        assert get(store) == BODY
+        assert store.hosts.all[0].startswith(servers[1].url)
