@@ -41,6 +41,9 @@ class Layers(Protocol):
     def find(self, wanted: StackedLayer) -> PublishedLayer:
         """Raises `NotPublished` or `LayersUnavailable`."""
 
+    def whole(self, stack: StackedLayer) -> PublishedLayer | None:
+        """One directory with all layers of a stack, if there is one."""
+
 
 class Snapshotter:
     """All snapshots of one directory. Calls may come from any thread."""
@@ -76,15 +79,15 @@ class Snapshotter:
 
     def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
         below = self._chain_below(parent)
-        self._require_readable(below)
+        lowers = self._lowers(below)
         now = self._clock_ns()
         with self._directories, self._store.transaction():
             new = self._store.add(Snapshot(0, require_name(key), parent, kind, labels, now, now))
             if kind == Kind.VIEW:
                 self._disk.create_view(new.number)
             else:
-                self._disk.create(new.number, self._disk.files(below[0].number) if below else None)
-        return self._mounts(new, below)
+                self._disk.create(new.number, lowers[0] if lowers else None)
+        return self._mounts(new, below, lowers)
 
     def _offer(self, parent: str, labels: Mapping[str, str]) -> None:
         """Raises `SnapshotExists` if the layer that *labels* ask for is published; else containerd has to fetch it."""
@@ -129,8 +132,7 @@ class Snapshotter:
         snapshot, *below = self._store.chain(key)
         if snapshot.kind == Kind.COMMITTED:
             raise WrongState(f"snapshot {shown(key)} is committed: it is not mounted itself, only what lies on it")
-        self._require_readable(below)
-        return self._mounts(snapshot, below)
+        return self._mounts(snapshot, below, self._lowers(below))
 
     def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
         """Let the active snapshot *key* never change again, and be called *name*."""
@@ -186,19 +188,31 @@ class Snapshotter:
         require_parent(chain[0])
         return chain
 
-    def _require_readable(self, chain: Sequence[Snapshot]) -> None:
-        """Look at every published layer of *chain*, and follow those that are elsewhere than they were."""
+    def _lowers(self, chain: Sequence[Snapshot]) -> list[Path]:
+        """What is to lie below a snapshot on *chain*, topmost first; all of it can be read now.
+
+        The list ends with the first published layer that a repository has in one directory with all below it.
+        Links of layers that are elsewhere than they were follow them.
+        """
+        lowers: list[Path] = []
+        local_below = sum(snapshot.layer is None for snapshot in chain)
         for snapshot in chain:
             if snapshot.layer is None:
-                continue
-            try:
-                found = self._layers.find(snapshot.layer)
-            except NotPublished as error:
-                raise LayersUnavailable(f"{error}, and snapshot {shown(snapshot.name)} is made of it") from error
-            self._disk.point(snapshot.number, found.directory)
+                local_below -= 1
+                lowers.append(self._disk.files(snapshot.number))
+            elif not local_below and (whole := self._layers.whole(snapshot.layer)):
+                return [*lowers, self._disk.point_whole(snapshot.number, whole.directory)]
+            else:
+                lowers.append(self._disk.point(snapshot.number, self._found(snapshot, snapshot.layer).directory))
+        return lowers
 
-    def _mounts(self, snapshot: Snapshot, below: Sequence[Snapshot]) -> list[Mount]:
-        lowers = [self._disk.files(lower.number) for lower in below]
+    def _found(self, snapshot: Snapshot, layer: StackedLayer) -> PublishedLayer:
+        try:
+            return self._layers.find(layer)
+        except NotPublished as error:
+            raise LayersUnavailable(f"{error}, and snapshot {shown(snapshot.name)} is made of it") from error
+
+    def _mounts(self, snapshot: Snapshot, below: Sequence[Snapshot], lowers: Sequence[Path]) -> list[Mount]:
         own = self._disk.files(snapshot.number)
         if not lowers:
             return [bind(own, writable=snapshot.kind == Kind.ACTIVE)]
@@ -207,7 +221,7 @@ class Snapshotter:
         return [_read_only(lowers, below, self._disk.empty)]
 
 
-def _read_only(lowers: list[Path], below: Sequence[Snapshot], empty: Path) -> Mount:
+def _read_only(lowers: Sequence[Path], below: Sequence[Snapshot], empty: Path) -> Mount:
     """A local snapshot alone is shown as it is; anything with a published layer is an overlay with a local directory.
 
     Without one, some clients leave overlayfs no usable length of names, and the repository's mount flags would count.

@@ -180,6 +180,14 @@ def publish(repository: Path, digest: str) -> Path:
     return layer
 
 
+def publish_whole(repository: Path, *digests: str) -> Path:
+    """The new directory of layers of `publish` (base first) as one."""
+    whole = layout.whole_stack(Digest.parse(digests[-1]), Digest.parse(chain(*digests)))
+    directory = repository / os.fsdecode(whole[1:])
+    directory.mkdir(parents=True)
+    return directory
+
+
 def chain(*digests: str) -> str:
     """The chain id of layers of `publish`, base first."""
     return str(chain_ids([Digest.parse(digest) for digest in digests])[-1])

@@ -1,6 +1,7 @@
 """An engine's own directories: what is local of a snapshot or layer, and what is left of one that is gone.
 
     <name>/<number>/fs     a local one's files, or a link to where a published layer is
+    <name>/<number>/whole  a link to where a published layer is with all that are below it, if that is published
     <name>/<number>/work   overlayfs's scratch; of those that are written to
     <name>/0/fs            empty: the lowest directory of overlays that need one
     gone/<number>          being deleted
@@ -11,6 +12,7 @@ Names are short and numeric: who mounts says lower directories relative to `<nam
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +91,13 @@ class Disk:
         self.files(number).symlink_to(target)
         _sync(home)
 
-    def point(self, number: int, target: Path) -> None:
-        """Let the link of a snapshot that has one lead to *target*; mounts that there are do not notice."""
-        link, new = self.files(number), self.top / str(number) / "new"
-        if os.readlink(link) != str(target):
-            new.unlink(missing_ok=True)
-            new.symlink_to(target)
-            new.rename(link)
+    def point(self, number: int, target: Path) -> Path:
+        """Let the link that a published snapshot's files are lead to *target*; mounts that there are do not notice."""
+        return _led(self.files(number), target)
+
+    def point_whole(self, number: int, target: Path) -> Path:
+        """The same for a published snapshot with all that are below it."""
+        return _led(self.top / str(number) / "whole", target)
 
     def discard(self, number: int) -> bool:
         """Delete what a snapshot had, unless it is mounted somewhere; was it deleted?"""
@@ -169,6 +171,16 @@ def _statuses(directory: Path) -> Iterator[os.stat_result]:
             continue
         yield status
         pending.extend(os.path.join(path, name) for name in names)
+
+
+def _led(link: Path, target: Path) -> Path:
+    """*link*, leading to *target* from now on."""
+    if not link.is_symlink() or os.readlink(link) != str(target):
+        new = link.with_name(f"new-{threading.get_ident()}")
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.rename(link)
+    return link
 
 
 def _make(directory: Path, mode: int) -> None:

@@ -62,7 +62,7 @@ class MountedRepository:
     def layer(self, wanted: StackedLayer) -> Path:
         """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`."""
         digest = wanted.digest
-        with self._opened(digest) as top:
+        with self._opened() as top:
             if _can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
                 return self._below(own)
             diff_id = _diff_id_if_it_fits_anywhere(top, digest)
@@ -74,9 +74,16 @@ class MountedRepository:
                 raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
             return self._below(plain)
 
+    def whole(self, stack: StackedLayer) -> Path:
+        """One directory with all layers of the stack that *stack* is the top of. Raises what `layer` raises."""
+        with self._opened() as top:
+            if _can_be_listed(top, path := layout.whole_stack(stack.digest, stack.stack)):
+                return self._below(path)
+            raise LayerAbsent(f"{self.fqrn} does not have all of {stack.stack} in one directory")
+
     def diff_id(self, digest: Digest) -> Digest:
         """What the layer is, uncompressed, by its publisher's word. Raises `LayerAbsent` or `RepositoryUnavailable`."""
-        with self._opened(digest) as top:
+        with self._opened() as top:
             description = _read(top, layout.layer_file(digest, "layers.json"), _LONGEST_DESCRIPTION)
             if description is None:
                 raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
@@ -89,7 +96,7 @@ class MountedRepository:
         return self.mountpoint / os.fsdecode(path[1:])
 
     @contextmanager
-    def _opened(self, digest: Digest) -> Iterator[int]:
+    def _opened(self) -> Iterator[int]:
         """The mountpoint, and our words for what goes wrong there."""
         try:
             top = os.open(self.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -52,6 +52,13 @@ class PublishedLayers:
         """What the layer *digest* is, uncompressed, as its publisher knows it. Raises what `find` raises."""
         return self._ask(digest, lambda repository: repository.diff_id(digest))
 
+    def whole(self, stack: StackedLayer) -> PublishedLayer | None:
+        """Where all layers of the stack that *stack* is the top of are in one directory, if that can be had now."""
+        try:
+            return self._ask(stack.digest, lambda repository: PublishedLayer(repository.fqrn, repository.whole(stack)))
+        except (NotPublished, LayersUnavailable):
+            return None
+
     def directories(self, image: Sequence[StackedLayer]) -> list[Path]:
         """What overlayfs is to put over one another for an image: its layers' directories, topmost first.
 

@@ -26,6 +26,7 @@ from tests.snapshotter import (
     chain,
     mounted,
     publish,
+    publish_whole,
     repository_mount,
     running_snapshotter,
 )
@@ -279,6 +280,43 @@ def test_two_hundred_layers_have_names_that_fit_a_page(client: Client, repositor
     relative = ":".join(lower.removeprefix(f"{program.root}/snapshots/") for lower in lowers)  # as containerd does
     assert len(lowers) == 200
     assert len(relative) < 2000
+
+
+def test_a_stack_that_is_published_in_one_directory_is_one_lower_from_there_down(
+    client: Client, repository: Path, tmp_path: Path
+) -> None:
+    layers = [f"sha256:{number:064x}" for number in range(4)]
+    for number, digest in enumerate(layers):
+        publish(repository, digest).joinpath(f"from-{number}").write_text("x")
+    publish_whole(repository, *layers[:3]).joinpath("all-three").write_text("x")
+    for number, digest in enumerate(layers):
+        below = chain(*layers[:number]) if number else ""
+        adopt(client, parent=below, target=chain(*layers[: number + 1]), layer=digest)
+    client.prepare("container", parent=chain(*layers))
+    client.commit("default/9/own", "container")
+    client.view("look", parent="default/9/own")
+    with mounted(client.mounts("look"), tmp_path / "m") as root:
+        assert sorted(os.listdir(root)) == ["all-three", "from-3"]
+    client.view("lower", parent=chain(*layers[:2]))
+    with mounted(client.mounts("lower"), tmp_path / "m") as root:
+        assert sorted(os.listdir(root)) == ["from-0", "from-1"]
+    (repository / ".layers").rename(repository / "gone")
+    with refused(UNAVAILABLE):
+        client.mounts("look")
+
+
+def test_a_stack_on_a_local_layer_is_never_shown_by_another_ones_directory(
+    client: Client, repository: Path, tmp_path: Path
+) -> None:
+    publish(repository, OTHER).joinpath("upper").write_text("x")
+    publish_whole(repository, LAYER, OTHER).joinpath("whole").write_text("x")
+    (own,) = client.prepare("own")
+    Path(own.source, "local").write_text("x")
+    client.commit(f"default/7/{CHAIN}", "own")
+    adopt(client, parent=f"default/7/{CHAIN}", target=UPPER_CHAIN, layer=OTHER)
+    client.view("look", parent=UPPER_CHAIN)
+    with mounted(client.mounts("look"), tmp_path / "m") as root:
+        assert sorted(os.listdir(root)) == ["local", "upper"]
 
 
 # --- repositories that come and go -----------------------------------------------------------

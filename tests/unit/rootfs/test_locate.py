@@ -86,6 +86,17 @@ def test_a_diff_id_that_is_none_fits_nowhere(mountpoint: Path, text: str) -> Non
         found(mountpoint, LOWEST)
 
 
+def test_a_stack_is_whole_where_it_is_published_whole(mountpoint: Path) -> None:
+    repository = MountedRepository("images.test", mountpoint)
+    with pytest.raises(LayerAbsent, match="in one directory"):
+        repository.whole(UPPER)
+    place = mountpoint / HOME / "whole" / UPPER.stack.hex
+    place.mkdir(parents=True)
+    assert repository.whole(UPPER) == place
+    with pytest.raises(LayerAbsent):
+        repository.whole(LOWEST)
+
+
 def test_an_image_is_stacked_by_its_diff_ids() -> None:
     assert stacked([DIGEST], [DIFF_ID]) == [LOWEST]
     lower, upper = stacked([BELOW, DIGEST], [BELOW, DIFF_ID])
