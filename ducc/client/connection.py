@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from ducc.client import wire
 from ducc.client.mountpoint import MountFailed
-from ducc.client.wire import Op, Request
+from ducc.client.wire import NO_ROOM, Op, Request
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Answerer(Protocol):
     """The file system behind the line. Both may be called by any thread."""
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
-        """The parts of the answer. Raises `MustWait` and `Refused`, nothing else."""
+        """The parts of the answer, perhaps in the request's room. Raises `MustWait` and `Refused`, nothing else."""
 
     def refusal(self, request: Request, error: BaseException) -> Refused:
         """What to say when that for which a request waited does not arrive."""
@@ -128,7 +128,7 @@ class Connection:
 
     def serve(self) -> None:
         """Answer until the mount is gone, or `end` is called."""
-        buffer = bytearray(_BUFFER_BYTES)
+        buffer, room = bytearray(_BUFFER_BYTES), memoryview(bytearray(_PAGES * wire.PAGE))
         while not self._ending:
             try:
                 size = os.readv(self._descriptor, [buffer])
@@ -143,7 +143,7 @@ class Connection:
             else:
                 if size == 0:
                     return
-                self._take(wire.request(buffer, size))
+                self._take(wire.request(buffer, size, room))
                 self._beat()
 
     def end(self) -> None:
@@ -217,7 +217,7 @@ class Connection:
         except MustWait as more:
             with self._lock:
                 self._waiting[request.unique] = request.pid
-            self._wait_for(request, more)
+            self._wait_for(request._replace(room=NO_ROOM), more)  # the room is for the next one
         except Refused as refused:
             self._send(wire.refusal(request.unique, refused.number))
         else:

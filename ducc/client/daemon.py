@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 180  # after a refresh that failed, unless the TTL is shorter
 _SWITCH_SECONDS = 0.0005  # a thread that computes must not keep the answering one waiting for long
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # names of settings in malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # names of settings in malloc.h
 _DRAIN_SECONDS = 10.0  # for answers under way, before a successor takes over
 _LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
 
@@ -236,6 +236,7 @@ def _give_memory_back() -> None:
     if mallopt:
         mallopt(_M_ARENA_MAX, 2)
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES)
 
 
 def _allow_many_files() -> None:

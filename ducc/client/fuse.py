@@ -226,7 +226,12 @@ class Mounted:
     def _read(self, request: Request, patience: Patience) -> Answers:
         offset, size = wire.read_in(request.body)
         file = self._file(request, patience)
-        return [self._part(file, *part, patience) for part in file.parts(offset, size)]
+        room = request.room
+        parts: list[Buffer] = []
+        for index, begin, length in file.parts(offset, size):
+            parts.append(self._part(file, index, begin, length, patience, room))
+            room = room[length:]
+        return parts
 
     def _file(self, request: Request, patience: Patience) -> _File:
         with self._files_lock:
@@ -244,12 +249,12 @@ class Mounted:
                 self._files.popitem(last=False)
         return file
 
-    def _part(self, file: _File, index: int, offset: int, size: int, patience: Patience) -> bytearray:
+    def _part(self, file: _File, index: int, offset: int, size: int, patience: Patience, room: memoryview) -> Buffer:
         """A range of one piece. What the disk can't read, though it was there, is fetched again."""
         content = file.held(index) or self._begin(file, index, patience)
         if content.path is None:
             self._hold_few_in_memory(file, index)
-        data = _read_now(content, offset, size)
+        data = _read_now(content, offset, size, room)
         if data is not None:
             return data
         if patience < Patience.DISK:
@@ -365,9 +370,9 @@ def _errno(error: BaseException, request: str) -> int:
     return errno.EIO
 
 
-def _read_now(content: Content, offset: int, size: int) -> bytearray | None:
-    """The bytes, if they are in memory; None if a disk would have to be waited for."""
-    buffer = bytearray(size)
+def _read_now(content: Content, offset: int, size: int, room: memoryview) -> Buffer | None:
+    """The bytes, in *room* if it has enough, if they are in memory; None if a disk would have to be waited for."""
+    buffer = room[:size] if size <= len(room) else bytearray(size)  # new memory takes as long as all the rest
     flags = 0 if content.path is None else os.RWF_NOWAIT  # in memory there is nothing to wait for
     try:
         read = os.preadv(content.descriptor, [buffer], offset, flags)

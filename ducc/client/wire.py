@@ -43,8 +43,11 @@ class Can(IntFlag):
     INIT_EXT = 1 << 30
 
 
+NO_ROOM = memoryview(b"")
+
+
 class Request(NamedTuple):
-    """A question. *operation* need not be one of `Op`."""
+    """A question. *operation* need not be one of `Op`; *room*, lent until it is answered, is for large answers."""
 
     operation: int
     unique: int
@@ -52,6 +55,7 @@ class Request(NamedTuple):
     uid: int
     pid: int
     body: bytes
+    room: memoryview = NO_ROOM
 
 
 class Init(NamedTuple):
@@ -98,13 +102,13 @@ _INVALIDATE_ENTRY = struct.Struct("=QII")
 SMALLEST_BUFFER = 8192
 REQUEST_BYTES = _REQUEST.size
 ANSWER_BYTES = _ANSWER.size
-_BLOCK = 4096
+PAGE = 4096
 _NOTICE_INODE, _NOTICE_ENTRY, _NOTICE_RESEND = 2, 3, 7
 
 
-def request(buffer: bytearray, size: int) -> Request:
+def request(buffer: bytearray, size: int, room: memoryview = NO_ROOM) -> Request:
     _, operation, unique, inode, uid, _, pid, _ = _REQUEST.unpack_from(buffer)
-    return Request(operation, unique, inode, uid, pid, bytes(memoryview(buffer)[REQUEST_BYTES:size]))
+    return Request(operation, unique, inode, uid, pid, bytes(memoryview(buffer)[REQUEST_BYTES:size]), room)
 
 
 def answer(unique: int, size: int) -> bytes:
@@ -158,7 +162,7 @@ def init_out(init: Init, background: int, pages: int) -> bytes:
     """What we take of what the kernel offers; *background* requests may wait for us, of *pages* pages at most."""
     flags = init.flags & sum(Can)
     minor = min(init.minor, MINOR)
-    return _INIT_OUT.pack(MAJOR, minor, init.read_ahead, flags, background, background * 3 // 4, _BLOCK, 1, pages, 0, 0)
+    return _INIT_OUT.pack(MAJOR, minor, init.read_ahead, flags, background, background * 3 // 4, PAGE, 1, pages, 0, 0)
 
 
 def entry(found: Attributes, seconds: int) -> bytes:
@@ -166,7 +170,7 @@ def entry(found: Attributes, seconds: int) -> bytes:
     inode, mode, nlink, uid, gid, size, blocks, rdev, mtime, mtime_ns = found
     return _ENTRY_WITH_ATTRIBUTES.pack(
         inode, 0, seconds, seconds, 0, 0,
-        inode, size, blocks, mtime, mtime, mtime, mtime_ns, mtime_ns, mtime_ns, mode, nlink, uid, gid, rdev, _BLOCK, 0,
+        inode, size, blocks, mtime, mtime, mtime, mtime_ns, mtime_ns, mtime_ns, mode, nlink, uid, gid, rdev, PAGE, 0,
     )  # fmt: skip
 
 
@@ -178,7 +182,7 @@ def no_entry(seconds: int) -> bytes:
 def attributes(found: Attributes, seconds: int) -> bytes:
     inode, mode, nlink, uid, gid, size, blocks, rdev, mtime, mtime_ns = found
     return _ATTRIBUTES_HEAD.pack(seconds, 0, 0) + _ATTRIBUTES.pack(
-        inode, size, blocks, mtime, mtime, mtime, mtime_ns, mtime_ns, mtime_ns, mode, nlink, uid, gid, rdev, _BLOCK, 0
+        inode, size, blocks, mtime, mtime, mtime, mtime_ns, mtime_ns, mtime_ns, mode, nlink, uid, gid, rdev, PAGE, 0
     )
 
 

@@ -25,9 +25,11 @@ class FileSystem:
     def __init__(self) -> None:
         self.arriving: Future[bytes] = Future()
         self.disk = threading.Event()
+        self.rooms: list[tuple[Patience, int]] = []
         self.dropped: list[int] = []
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
+        self.rooms.append((patience, len(request.room)))
         if request.inode == MISSING:
             raise Refused(errno.ENOENT)
         if request.inode == OF_THE_DISK:
@@ -95,6 +97,13 @@ def test_what_needs_no_waiting_is_answered_while_others_wait(kernel: Kernel, fil
     assert kernel.hear() == (2, 0, b"answer to 3")
     files.disk.set()
     assert kernel.hear() == (1, 0, b"answer to 2")
+
+
+def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Kernel, files: FileSystem) -> None:
+    files.disk.set()
+    kernel.ask(Op.READ, 1, OF_THE_DISK)
+    assert kernel.hear() == (1, 0, b"answer to 2")
+    assert files.rooms == [(Patience.NOTHING, 1 << 20), (Patience.DISK, 0)]
 
 
 def test_errors_are_numbers(kernel: Kernel, files: FileSystem) -> None:
