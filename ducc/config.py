@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ducc.errors import BadInput
 
 PREFIX = "DUCC_"
@@ -20,6 +18,8 @@ PREFIX = "DUCC_"
 
 def read_file(path: Path) -> dict[str, Any]:
     """Return what a configuration file (YAML, one mapping of setting to value) says. Not everybody may change it."""
+    import yaml  # only where there is a file: a mount keeps in memory what it once imported
+
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ducc.cli import options, process
+from ducc.cli.caches import default_cache
 from ducc.cli.executor import open_executor
 from ducc.cli.progress import watch
 from ducc.convert.fetch import Workplace
@@ -87,7 +88,7 @@ def convert(wishlists: Iterable[Wishlist], arguments: argparse.Namespace) -> int
 def _grant(fqrn: str, wishes: Wishes, registry: Registry, arguments: argparse.Namespace, observer: Observer) -> Result:
     repository = options.open_repository(arguments.storage, fqrn)
     keys = KeyDirectory(arguments.keys, fqrn).load()
-    cache = arguments.cache or options.default_cache()
+    cache = arguments.cache or default_cache()
     workplace = Workplace(arguments.storage, fqrn, cache, max(1, arguments.workers), arguments.registries)
     with open_executor(arguments.executor) as executor:
         report = grant(wishes, repository, keys, registry, workplace, observer=observer, executor=executor)

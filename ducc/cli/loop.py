@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ducc.cli import options
+from ducc.cli.caches import default_cache
 from ducc.errors import BadInput
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def state_file(directory: Path | None, fqrn: str) -> Path:
     """Where the daemon notes what it does for one repository: in *directory*, or where systemd or users keep such."""
     if directory is None:
         given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-        directory = Path(given) if given else options.default_cache() / "state"
+        directory = Path(given) if given else default_cache() / "state"
     return directory / f"{fqrn}.sqlite"
 
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     os.umask(os.umask(0o077) | 0o022)  # whoever started us: nobody else writes what we make
     logs.set_up(max(1, arguments.verbose), as_json=arguments.log_format == "json")
-    cache = arguments.cache or options.default_cache()
+    cache = arguments.cache or default_cache()
     intervals = _intervals(arguments.interval, arguments.wishlists)
     slots = [Slot(Source.parse(text, cache / "wishlists"), intervals[text]) for text in arguments.wishlists]
     notifier = Notifier(os.environ)

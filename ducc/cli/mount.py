@@ -3,12 +3,11 @@
 import argparse
 import os
 import sys
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ducc.cli.options import default_cache
+from ducc.cli.caches import default_cache
 from ducc.errors import BadInput
 
 if TYPE_CHECKING:
@@ -272,6 +271,8 @@ def _store(arguments: argparse.Namespace, fqrn: str) -> "ReadableStore":
 
 def _environments_proxy(scheme: str, host: str) -> str:
     """What `http_proxy` and its kin say, for whoever has no configuration."""
+    import urllib.request
+
     from ducc.client.network.settings import DIRECT
 
     proxy = urllib.request.getproxies().get(scheme)

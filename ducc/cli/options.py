@@ -4,18 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
-from ducc.errors import BadInput
 from ducc.publish.repository import Repository
 from ducc.registry import open as registry_open
 from ducc.registry.client import Registry
 from ducc.storage.open import open_store
-
-
-class NoHome(BadInput):
-    """Nobody has said where caches lie, and the user has no home directory."""
-
-    def __init__(self) -> None:
-        super().__init__("this user has no home directory: name one for caches by --cache (for a daemon, also --state)")
 
 
 def add_wishlists(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +46,3 @@ def open_registry(settings: Path | None) -> Registry:
 def open_repository(storage: str, fqrn: str) -> Repository:
     """Open the repository *fqrn* in the store at *storage*."""
     return Repository(fqrn, open_store(storage, fqrn))
-
-
-def default_cache() -> Path:
-    """Where caches lie unless told otherwise. Raises `NoHome`."""
-    if os.geteuid() == 0:
-        return Path("/var/cache/ducc")
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ducc"
-    except RuntimeError:
-        raise NoHome from None

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ducc.cli import loop, main, options
+from ducc.cli import loop, main
+from ducc.cli.caches import NoHome, default_cache
 
 NOBODY_KNOWN = 4_000_000  # a user without a passwd entry
 
@@ -19,7 +20,7 @@ def homeless(monkeypatch):
 def test_a_user_without_home_is_told_what_to_say(homeless, capsys):
     assert main.main(["status", "images.example.org", "--storage", "file:///nowhere"]) == 2
     assert loop.state_file(Path("/state"), "images.example.org") == Path("/state/images.example.org.sqlite")
-    with pytest.raises(options.NoHome, match="--cache"):
+    with pytest.raises(NoHome, match="--cache"):
         loop.state_file(None, "images.example.org")
     assert "Traceback" not in capsys.readouterr().err
 
@@ -39,8 +40,8 @@ def test_caches_lie_where_the_user_keeps_them(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY_KNOWN)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert options.default_cache() == tmp_path / ".cache/ducc"
+    assert default_cache() == tmp_path / ".cache/ducc"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert options.default_cache() == Path("/elsewhere/ducc")
+    assert default_cache() == Path("/elsewhere/ducc")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert options.default_cache() == Path("/var/cache/ducc")
+    assert default_cache() == Path("/var/cache/ducc")
