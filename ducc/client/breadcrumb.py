@@ -54,9 +54,16 @@ class Breadcrumbs:
         try:
             temporary.write_text(f"{crumb.root_hash.hex()}T{crumb.timestamp}R{crumb.revision}")
             temporary.replace(self._path)
+            self._remove_abandoned()
         except OSError as error:
             log.warning(
                 "without a breadcrumb there is no start off-line: file=%s reason=%s", self._path, error.strerror
             )
             with suppress(OSError):
                 temporary.unlink()
+
+    def _remove_abandoned(self) -> None:
+        """Remove what processes that were killed had not finished."""
+        for path in self._path.parent.glob(f"{self._path.name}.*.new"):
+            if not Path(f"/proc/{path.suffixes[-2][1:]}").exists():
+                path.unlink(missing_ok=True)

@@ -4,8 +4,8 @@ Those of the mount can be asked for at every file and directory, and are listed 
 A text that does not fit into one attribute is cut into pages at the ends of lines: `NAME~N` is page N, `NAME~?` says
 `num_pages, N`, `NAME@N` begins with a comment, and `NAME` is page 0. Source: format, "File system semantics".
 
-Not said: `external_url` and `authz`, since neither is supported. What counts opened files is 0, since the kernel opens
-them without telling.
+`problem`, which is our own, says why no newer state can be shown. Not said: `external_url` and `authz`, since neither
+is supported. What counts opened files is 0, since the kernel opens them without telling.
 """
 
 import hashlib
@@ -157,6 +157,7 @@ class Magic:
             "nioerr": lambda: self.io_errors.number,
             "nopen": lambda: 0,
             "pid": os.getpid,
+            "problem": lambda: self._head.problem,
             "proxy": network.proxy,
             "proxy_list": network.proxies,
             "proxy_list_external": network.proxies,

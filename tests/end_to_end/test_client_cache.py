@@ -8,12 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ducc.catalog.tree import Node
+from tests.end_to_end.test_client_configuration import Configured, configured
 from tests.end_to_end.test_client_survival import drop_caches
 from tests.end_to_end.test_mount import Site, site, wait_for
 
-__all__ = ["site"]
+__all__ = ["configured", "site"]  # fixtures
 
 FILES = 40
+TIERED = """\
+CVMFS_CACHE_PRIMARY=both
+CVMFS_CACHE_both_TYPE=tiered
+CVMFS_CACHE_both_UPPER=disk
+CVMFS_CACHE_both_LOWER=image
+CVMFS_CACHE_both_LOWER_READONLY=yes
+CVMFS_CACHE_disk_TYPE=posix
+CVMFS_CACHE_disk_BASE={upper}
+CVMFS_CACHE_image_TYPE=posix
+CVMFS_CACHE_image_ALIEN={preloaded}
+"""
 CONTENT = os.urandom(50_000)
 
 
@@ -41,7 +53,7 @@ def small_disk(directory: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", directory], check=True)
 
 
-def kept(site: Site) -> list[Path]:
+def kept(site: Site | Configured) -> list[Path]:
     return list(site.cache.glob("??/*"))
 
 
@@ -56,6 +68,58 @@ def test_a_full_disk_is_read_past_and_used_again_when_there_is_room(site: Site) 
         assert_readable(files)
         wait_for(lambda: len(kept(site)) > before)
         site.ducc("umount", site.root)
+
+
+def test_a_disk_that_becomes_read_only_is_read_past_and_used_again(site: Site) -> None:
+    files = published(site)
+    site.mount()
+    assert_readable(files[:10])
+    wait_for(lambda: len(kept(site)) >= 10)
+    before = len(kept(site))
+    subprocess.run(["mount", "--bind", site.cache, site.cache], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", site.cache], check=True)
+        assert_readable(files)
+        assert len(kept(site)) == before
+        site.publish({b"/new": site.publisher.file(b"new", b"new")})
+        site.ducc("client", "reload", site.root)
+        assert (site.root / "new").read_bytes() == b"new"
+    finally:
+        subprocess.run(["umount", "--lazy", site.cache], check=True)
+    published(site)
+    site.ducc("client", "reload", site.root)
+    assert_readable(files)
+    wait_for(lambda: len(kept(site)) >= FILES)
+
+
+def test_what_is_preloaded_is_used_and_never_changed(configured: Configured) -> None:
+    site = configured.site
+    files = published(site)
+    configured.mount()
+    assert_readable(files)
+    wait_for(lambda: len(kept(configured)) >= FILES)
+    site.ducc("umount", site.root)
+    damaged = max(kept(configured), key=lambda path: path.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    for path in (site.repository / "data").glob("??/*"):
+        if path.stat().st_size > len(CONTENT) and path != object_of(damaged, site):
+            path.unlink()
+    before = {path: path.read_bytes() for path in kept(configured)}
+    configured.write("default.local", TIERED.format(preloaded=configured.cache, upper=site.directory / "upper"))
+    subprocess.run(["mount", "--bind", "-o", "ro", configured.cache, configured.cache], check=True)
+    try:
+        configured.mount()
+        assert_readable(files)
+    finally:
+        site.ducc("umount", site.root)
+        subprocess.run(["umount", "--lazy", configured.cache], check=True)
+    assert {path: path.read_bytes() for path in kept(configured)} == before
+    upper = [path.name for path in (site.directory / "upper").glob("ducc/shared/??/*") if path.stat().st_size > 40_000]
+    assert upper == [damaged.name]
+
+
+def object_of(cached: Path, site: Site) -> Path:
+    return site.repository / "data" / cached.parent.name / cached.name
 
 
 def test_a_cache_that_is_deleted_in_use_is_filled_again(site: Site) -> None:

@@ -424,6 +424,7 @@ OF_A_PROCESS = {
     "ndownload",
     "nopen",
     "pid",
+    "problem",
     "pubkeys",
     "repo_metainfo",
     "rx",

@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import ducc
+from ducc.client.background import BEAT_SECONDS
 from ducc.client.mountpoint import state_path
 from tests import signing
 from tests.console import Console
@@ -25,6 +26,7 @@ __all__ = ["site"]
 
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)  # nobody answers any more
 TEXT = b"a line of text\n" * 20_000
+READ_BY = [" ".join(map(str, range(first, 50, 4))) for first in range(4)]
 
 
 def worker(site: Site) -> int:
@@ -50,10 +52,14 @@ def drop_caches() -> None:
 
 
 def published(site: Site) -> None:
+    publish_some(site)
+    site.mount()
+
+
+def publish_some(site: Site) -> None:
     publisher = site.publisher
     image = {b"/bin/%d" % number: publisher.file(b"%d" % number, b"%d\n" % number + TEXT) for number in range(50)}
     site.publish({b"/images/one": publisher.bind(image, b"one"), b"/motd": publisher.file(b"motd", TEXT)}, b"/images")
-    site.mount()
 
 
 def test_a_killed_server_is_back_and_nobody_notices(site: Site) -> None:
@@ -201,6 +207,30 @@ def test_whoever_asks_a_stopped_server_waits_for_it(site: Site) -> None:
         os.kill(stopped, signal.SIGCONT)
 
 
+def test_a_server_that_stays_stopped_under_load_is_replaced(site: Site) -> None:
+    """After a minute, here after some seconds; all who read just wait."""
+    program = f"""import sys
+from ducc.cli import main
+from ducc.client import background
+background._LONGEST_SILENCE_SECONDS = {2 * BEAT_SECONDS}
+sys.exit(main.main(sys.argv[1:]))"""
+    url = f"http://127.0.0.1:{site.port}/cvmfs/{signing.FQRN}"
+    words = ["mount", signing.FQRN, site.root, "--url", url, *site.options]
+    publish_some(site)
+    subprocess.run([sys.executable, "-c", program, *map(str, words)], env=site.ducc.environment, check=True)
+    directory = site.root / "images" / "one" / "bin"
+    readers = [
+        subprocess.Popen(["sh", "-c", f"for n in {READ_BY[first]}; do cat {directory}/$n; done"], stdout=PIPE)
+        for first in range(4)
+    ]
+    stopped = kill_worker(site, signal.SIGSTOP)
+    outputs = [reader.communicate(timeout=120)[0] for reader in readers]
+    for first, output in enumerate(outputs):
+        assert output == b"".join(b"%d\n" % number + TEXT for number in range(first, 50, 4))
+    assert worker(site) != stopped
+    assert not Path(f"/proc/{stopped}").exists()
+
+
 def test_whoever_waits_for_the_network_can_be_killed(site: Site) -> None:
     published(site)
     assert site.server is not None
@@ -222,8 +252,17 @@ def test_a_mount_left_by_the_death_of_everybody_is_taken_away_by_the_next_one(si
     os.kill(parent, signal.SIGKILL)
     kill_worker(site)
     wait_for(lambda: errno_of(lambda: os.listdir(site.root)) in DEAD)
+    leave_unfinished(site)
     site.mount()
     assert (site.root / "motd").read_bytes() == TEXT
+    assert "revision 1" in site.ducc("client", "status", site.root).stdout  # the old socket is in nobody's way
+    assert not list(site.cache.glob("cvmfschecksum.*.new"))
+
+
+def leave_unfinished(site: Site) -> None:
+    """What a process leaves that is killed while it writes."""
+    (site.cache / f"cvmfschecksum.{signing.FQRN}.{2**22 + 1}.new").write_text("half of")
+    state_path(site.root).with_suffix(".new").write_bytes(b"half of")
 
 
 def test_it_works_with_the_mount_as_working_directory_of_whoever_mounts(site: Site, ducc: Console) -> None:

@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ducc.client import background
-from ducc.client.background import Start, StartFailed, in_background
+from ducc.client.background import Start, StartFailed, go_on, in_background
 from ducc.errors import BadInput
 
 
@@ -102,6 +103,46 @@ def test_a_worker_that_says_nothing_for_too_long_is_replaced(tmp_path: Path, mon
     wait_for_end(started(tmp_path, 0)[0])
     wait_for_end(started(tmp_path, 1)[1])
     assert not (tmp_path / "worker-2").exists()
+
+
+def test_a_worker_that_asks_for_it_is_succeeded_by_another_program_with_its_line(tmp_path: Path) -> None:
+    def leave(start: Start, earlier: int) -> None:
+        start.keep(os.open(tmp_path / "line", os.O_RDWR | os.O_CREAT))
+        start.ready()
+        assert start.succeed()
+
+    script = "import os, sys; os.write(int(sys.argv[1]), f'{os.getpid()}'.encode())"
+    in_background(worker_that(leave, tmp_path), tmp_path / "log", [sys.executable, "-c", script])
+    _, watcher = started(tmp_path, 0)
+    wait_for_end(watcher)
+    assert (tmp_path / "line").read_text() == str(watcher)  # who waits for that process, goes on doing so
+    assert not (tmp_path / "worker-1").exists()
+
+
+def test_a_program_that_goes_on_with_a_line_watches_its_worker(tmp_path: Path) -> None:
+    def take_the_line(start: Start, earlier: int) -> None:
+        assert start.line is not None
+        os.write(start.line, b"%d" % earlier)
+        if earlier == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        line = os.open(tmp_path / "line", os.O_RDWR | os.O_CREAT)
+        os._exit(go_on(worker_that(take_the_line, tmp_path), line, []))
+    assert os.waitpid(child, 0)[1] == 0
+    assert (tmp_path / "line").read_bytes() == b"01"
+
+
+def test_who_is_not_watched_can_not_be_succeeded(tmp_path: Path) -> None:
+    assert not Start(lambda: None).succeed()
+
+    def ask(start: Start, earlier: int) -> None:
+        (tmp_path / "said").write_text(str(start.succeed()))
+        start.ready()
+
+    in_background(worker_that(ask, tmp_path), tmp_path / "log")  # no command for it
+    assert (tmp_path / "said").read_text() == "False"
 
 
 def test_a_worker_goes_on_when_its_watcher_is_killed(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,10 +51,16 @@ def publisher(store: Shy) -> Publisher:
     return Publisher(store)
 
 
-def head(store: Shy, directory: Path, pin: Pin | None = None, blacklist: Blacklist | None = None) -> Head:
+def head(
+    store: Shy,
+    directory: Path,
+    pin: Pin | None = None,
+    blacklist: Blacklist | None = None,
+    clock: Callable[[], datetime] = lambda: signing.NOW,
+) -> Head:
     keys, _ = signing.keys(signing.FQRN, 0)
     return Head(
-        signing.FQRN, store, Fetcher(store, Cache(directory)), [keys.master_public_key], lambda: signing.NOW,
+        signing.FQRN, store, Fetcher(store, Cache(directory)), [keys.master_public_key], clock,
         breadcrumbs=Breadcrumbs(directory, signing.FQRN), pin=pin, blacklist=blacklist,
     )  # fmt: skip
 
@@ -165,6 +173,73 @@ def test_breadcrumbs_are_the_stock_clients(tmp_path: Path, caplog: pytest.LogCap
     assert crumbs.read() == Breadcrumb(b"\xab" * 20, 1234, 0)
     Breadcrumbs(tmp_path / "nowhere", "a.b").drop(Breadcrumb(b"\xab" * 20, 1, 1))
     assert "start off-line" in caplog.text
+
+
+def test_what_a_killed_process_has_left_of_a_breadcrumb_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left, living = (tmp_path / f"cvmfschecksum.a.b.{pid}.new" for pid in (gone.pid, os.getppid()))
+    for path in (left, living):
+        path.touch()
+    Breadcrumbs(tmp_path, "a.b").drop(Breadcrumb(b"\xab" * 20, 1, 1))
+    assert (left.exists(), living.exists()) == (False, True)
+
+
+# --- clocks ----------------------------------------------------------------------------------
+
+YEAR = timedelta(days=365)
+
+
+def test_a_clock_that_is_a_year_ahead_finds_the_whitelist_expired(
+    store: Shy, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish({})
+    with pytest.raises(WhitelistExpired, match=r"this machine's clock says 2027-03-04 .* or correct the clock"):
+        head(store, tmp_path, clock=lambda: signing.NOW + YEAR).first()
+    assert Breadcrumbs(tmp_path, signing.FQRN).read() is None
+
+
+def test_a_clock_that_is_a_year_behind_changes_nothing(store: Shy, publisher: Publisher, tmp_path: Path) -> None:
+    published = publisher.publish({})
+    asking = head(store, tmp_path, clock=lambda: signing.NOW - YEAR)
+    assert asking.first() == published
+    newest = publisher.publish({b"/x": publisher.file(b"x")})
+    assert asking.newer(published) == newest
+
+
+def test_when_the_clock_steps_what_was_believed_stays_and_is_said_to_be_stale(
+    store: Shy, publisher: Publisher, tmp_path: Path
+) -> None:
+    published = publisher.publish({})
+    step = timedelta()
+    asking = head(store, tmp_path, clock=lambda: signing.NOW + step)
+    assert asking.first() == published
+    newest = publisher.publish({b"/x": publisher.file(b"x")})
+    step = YEAR
+    with pytest.raises(WhitelistExpired):
+        asking.newer(published)
+    assert "correct the clock" in asking.problem
+    step = timedelta()
+    assert asking.newer(published) == newest
+    assert asking.problem == ""
+
+
+# --- what is pushed --------------------------------------------------------------------------
+
+
+def test_what_is_pushed_is_believed_as_what_was_asked_for(store: Shy, publisher: Publisher, tmp_path: Path) -> None:
+    old = publisher.publish({})
+    old_bytes = store.files[MANIFEST]
+    asking = head(store, tmp_path)
+    assert asking.first() == old
+    new = publisher.publish({b"/x": publisher.file(b"x")})
+    pushed, store.files[MANIFEST] = store.files[MANIFEST], old_bytes  # caches on the way still have the old one
+    assert asking.newer(old, pushed) == new
+    with pytest.raises(DuccError):
+        asking.newer(new, old_bytes)
+    for bad in (b"nonsense", pushed[:-3] + b"abc", pushed.replace(b"Nrepo", b"Nother")):
+        with pytest.raises(DuccError):
+            asking.newer(old, bad)
 
 
 # --- pins ------------------------------------------------------------------------------------
