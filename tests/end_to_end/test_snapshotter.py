@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -56,9 +56,42 @@ def changes() -> Layer:
     )
 
 
+def variant(name: bytes, mode: int) -> Layer:
+    """What the same layer finds below it: a file that it deletes, one that it links to, and a directory on its way."""
+    return Layer.of(
+        directory("etc"), file("etc/target", name), file(b"etc/only-" + name), directory("passed", mode=mode, uid=7),
+        file("passed/below", name),
+    )  # fmt: skip
+
+
+def shared() -> Layer:
+    return Layer.of(directory("etc"), whiteout("etc/only-second"), file("passed/above", b"a"))
+
+
+def linking() -> Layer:
+    """What containerd itself can't unpack: a hard link to a file of a lower layer."""
+    return Layer.of(directory("etc"), hard_link("etc/linked", "etc/target"))
+
+
+def deep(number: int) -> Layer:
+    """One of many: a file, over one that goes, and one of all layers that is changed again and again."""
+    return Layer.of(
+        directory("deep"), file(f"deep/{number}", b"%d" % number), whiteout(f"deep/{number - 3}"),
+        file("deep/all", b"%d" % number, mode=0o4755 if number % 2 else 0o600),
+    )  # fmt: skip
+
+
 PUBLISHED = Image([base(), changes()], SETTINGS)
 DERIVED = Image([base(), changes(), Layer.of(directory("opt"), file("opt/own", b"not published"))], SETTINGS)
+FIRST, SECOND, LINKING_FIRST, LINKING_SECOND = (
+    Image([base(), variant(name, mode), top], {**SETTINGS, "Labels": {"which": name.decode()}})
+    for top in (shared(), linking())
+    for name, mode in ((b"first", 0o711), (b"second", 0o750))
+)
+DEEP = Image([base(), *(deep(number) for number in range(3, 73))], SETTINGS)
 PAUSE = Image([Layer.of(*system())], {"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sleep", "100000"]})
+IMAGES = {"published": PUBLISHED, "first": FIRST, "second": SECOND, "deep": DEEP}
+EVERYTHING = IMAGES | {"linking-first": LINKING_FIRST, "linking-second": LINKING_SECOND}  # that is published
 FOREIGN = Image([Layer.of(*system(), file("foreign", b"nowhere published"))], SETTINGS)
 
 
@@ -100,7 +133,7 @@ class Node:
         place.mkdir()
         snapshots = ["snapshots", "--snapshotter", snapshotter]
         mount = self.containerd.ctr(*snapshots, "prepare", "--target", place, "seen", chain_id(image)).stdout
-        subprocess.run(["sh", "-c", mount], check=True)
+        mount_in_a_page(mount)
         try:
             return without_xattrs(without(scan(place), b""), "user.overlay.")  # the root is as new as the container
         finally:
@@ -119,17 +152,26 @@ class Node:
         fetched += sorted(names[digest] for digest in found if digest in names)
 
 
+def mount_in_a_page(command: str) -> None:
+    """Do what `ctr` says, as containerd itself would: with lowers relative to the directory that all are in."""
+    directory, lowers = Path("/"), re.search(r"lowerdir=(\S+)", command)
+    if lowers is not None:
+        directory = Path(os.path.commonpath(lowers[1].split(":")))
+        command = command.replace(lowers[1], lowers[1].replace(f"{directory}/", ""))
+    subprocess.run(["sh", "-c", command], cwd=directory, check=True)
+
+
 @pytest.fixture(scope="module")
 def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     need_root()
     need_fuse()
     top = tmp_path_factory.mktemp("node")
-    for name, image in (("published", PUBLISHED), ("derived", DERIVED), ("foreign", FOREIGN), ("pause", PAUSE)):
+    for name, image in (EVERYTHING | {"derived": DERIVED, "foreign": FOREIGN, "pause": PAUSE}).items():
         push(registry.host, f"node/{name}", "latest", image)
     mountpoint = top / "cvmfs"
     mountpoint.mkdir()
     with repository(top / "repository") as made:
-        made.convert(f"http://{registry.host}/node/published:latest")
+        made.convert(*(f"http://{registry.host}/node/{name}:latest" for name in EVERYTHING))
         with (
             made.served() as url,
             running_snapshotter(top / "s", (made.fqrn, mountpoint)) as program,
@@ -192,16 +234,29 @@ def test_an_image_that_is_removed_leaves_no_snapshot_and_comes_back(node: Node) 
     assert node.containerd.run(reference, "back", "/bin/cat", "/etc/motd") == "changed\n"
 
 
-def test_the_container_sees_what_overlayfs_would_have_shown(node: Node, tmp_path: Path) -> None:
-    reference = node.reference("published")
-    node.containerd.kubelet.pull(reference)
-    ours = node.tree(PUBLISHED, NAME, tmp_path / "ours")
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_container_sees_what_overlayfs_would_have_shown(name: str, node: Node, tmp_path: Path) -> None:
+    reference = node.reference(name)
+    with node.fetching(IMAGES[name]) as fetched:
+        node.containerd.kubelet.pull(reference)
+    assert fetched == []
+    ours = node.tree(IMAGES[name], NAME, tmp_path / "ours")
     node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference)
-    theirs = node.tree(PUBLISHED, "overlayfs", tmp_path / "theirs")
+    theirs = node.tree(IMAGES[name], "overlayfs", tmp_path / "theirs")
     assert ours[b"bin/as-root"].mode == 0o4755
     assert (ours[b"bin/binder"].xattrs or {})["security.capability"] == CAPABILITY
-    assert b"etc/group" not in ours
+    for path in {b"passed"} & ours.keys():  # a layer passes through it, and unpacking makes it as new as the pull
+        theirs[path] = replace(theirs[path], mtime_ns=ours[path].mtime_ns)
     assert differences(ours, theirs) == []
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_link_to_a_lower_layer_is_the_file_of_this_images_layer(which: str, node: Node) -> None:
+    reference = node.reference(f"linking-{which}")
+    with node.fetching(EVERYTHING[f"linking-{which}"]) as fetched:
+        node.containerd.kubelet.pull(reference)
+    assert fetched == []
+    assert node.containerd.run(reference, "linking", "/bin/cat", "/etc/linked") == which
 
 
 def test_images_that_are_not_published_work_as_ever(node: Node) -> None:
