@@ -15,6 +15,7 @@ from tests.end_to_end.published import Published
 
 PROGRAM = Path(sys.executable).with_name("ducc-volumes")
 START_SECONDS = 60
+CAPABILITIES = "-all,+sys_admin,+sys_ptrace,+chown,+dac_override,+fowner"  # what its systemd unit leaves it of root
 CONFIGURATION = """\
 CVMFS_SERVER_URL={url}
 CVMFS_HTTP_PROXY=DIRECT
@@ -54,7 +55,8 @@ class VolumePlugin:
         self.etc.mkdir(parents=True, exist_ok=True)
         places = ["--address", self.address, "--root", self.directory / "root", "--etc", self.etc]
         with self.log.open("ab") as log:
-            command = ["setpriv", "--pdeathsig", "KILL", PROGRAM, *places, "-v"]
+            sandbox = ["setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES, "--no-new-privs"]
+            command = [*sandbox, PROGRAM, *places, "-v"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
