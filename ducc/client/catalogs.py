@@ -2,6 +2,9 @@
 
 A file descriptor is kept of every catalog in use, so that it can be asked again when the cache has dropped it and the
 server no longer has it; SQLite handles, which cost memory, are kept of the most recently used only.
+
+The kernel asks for one name after the other, so nobody can know which way a path will take. But where few catalogs
+begin below one that has just been opened, most are wanted soon: they are fetched at once, ahead of the question.
 """
 
 import os
@@ -18,6 +21,8 @@ from ducc.client.fetch import Fetcher, Wanted
 from ducc.cvmfs.objectname import ObjectName, Suffix
 
 _MOST_OPEN = 128
+_MOST_AHEAD = 32  # a catalog below which more begin is one of an index, of which few are wanted
+_LARGEST_AHEAD_BYTES = 4 << 20  # uncompressed
 
 
 class CatalogNeeded(Exception):
@@ -50,11 +55,12 @@ class Catalogs:
         """Fetch and open a catalog, if it is not open yet."""
         with suppress(CatalogNeeded):
             return self.get(ref)
-        content = self._contents.get(ref.digest)
-        if content is None:
-            content = self._fetcher.content(Wanted(ObjectName(ref.digest, Suffix.CATALOG), ref.size or None))
-            content.pin()
+        known = self._contents.get(ref.digest)
+        content = known or self._fetcher.content(wanted_of(ref))
         catalog = _open(str(ref), content)
+        if known is None:
+            content.pin()
+            self._fetch_ahead(catalog)
         with self._lock:
             self._contents[ref.digest] = content
             self._open[ref.digest] = catalog
@@ -62,12 +68,24 @@ class Catalogs:
                 self._open.popitem(last=False)  # closed when nobody uses it any more
         return catalog
 
+    def _fetch_ahead(self, catalog: Catalog) -> None:
+        """Begin to fetch what begins below; whoever needs one of them joins, or asks anew if it could not be had."""
+        nested = catalog.nested().values()
+        if len(nested) <= _MOST_AHEAD:
+            for ref in nested:
+                if ref.digest not in self._contents and ref.size <= _LARGEST_AHEAD_BYTES:
+                    self._fetcher.fetch_ahead(wanted_of(ref))
+
     def keep_only(self, digests: Collection[bytes]) -> None:
         """Let go of all catalogs but these."""
         with self._lock:
             for digest in self._contents.keys() - set(digests):
                 del self._contents[digest]
                 self._open.pop(digest, None)
+
+
+def wanted_of(ref: CatalogRef) -> Wanted:
+    return Wanted(ObjectName(ref.digest, Suffix.CATALOG), ref.size or None)
 
 
 def _open(name: str, content: Content) -> Catalog:

@@ -102,6 +102,11 @@ class Fetcher:
         """
         return self._fetch(wanted).arrived
 
+    def fetch_ahead(self, wanted: Wanted) -> None:
+        """Begin to fetch what this machine does not have and somebody will perhaps want."""
+        if not self.cache.has(wanted.name.digest):
+            self._fetch(wanted)
+
     def content(self, wanted: Wanted) -> Content:
         """The content, waited for until it is in the cache, if that takes it."""
         return self.cached(wanted) or self._fetch(wanted).kept.result()
