@@ -92,13 +92,22 @@ class _Unpacking:
             if header.flag == _DIRECTORY:
                 self._describe(f"/proc/self/fd/{self._top}", header, path)
             return
-        parent = self._enter(directory)
-        if name == OPAQUE_MARKER:
-            os.setxattr(parent, OPAQUE, b"y")
-        elif name.startswith(WHITEOUT_PREFIX):
-            self._hide(parent, name.removeprefix(WHITEOUT_PREFIX))
-        elif header.flag != _HARD_LINK or normal_path(header.link) != path:
-            self._create(parent, name, path, header)
+        is_mark = name.startswith(WHITEOUT_PREFIX)
+        try:
+            parent = os.dup(self._enter(directory))
+        except NotADirectoryError:
+            if is_mark:
+                return  # in what is no directory here, nothing of lower layers can be seen
+            raise
+        try:
+            if name == OPAQUE_MARKER:
+                os.setxattr(parent, OPAQUE, b"y")
+            elif is_mark:
+                self._hide(parent, name.removeprefix(WHITEOUT_PREFIX))
+            elif header.flag != _HARD_LINK or normal_path(header.link) != path:
+                self._create(parent, name, path, header)
+        finally:
+            os.close(parent)
 
     # --- one member ---
 
