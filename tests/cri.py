@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 HOST_NETWORK = 2
+RUNTIME_HANDLER = "io.containerd.cri.runtime-handler"  # the annotation by which containerd chooses, when it pulls
 
 
 class Message(dict[int, object]):
@@ -33,14 +34,19 @@ def fields(data: bytes) -> dict[int, bytes]:
 
 @dataclass(frozen=True)
 class Kubelet:
-    """A client of containerd's socket *address*."""
+    """A client of containerd's socket *address*; its pods are of the runtime class, if one is named."""
 
     address: Path
     logs: Path
+    runtime_class: str = ""
+
+    def version(self) -> str:
+        """Which version answers."""
+        return self._runtime("Version", Message())[3].decode()
 
     def pull(self, reference: str) -> str:
         """What CRI calls the image."""
-        return self._image("PullImage", Message({1: Message({1: reference})}))[1].decode()
+        return self._image("PullImage", Message({1: Message({1: reference}), 3: self._pod_config("pod")}))[1].decode()
 
     def remove_image(self, reference: str) -> None:
         self._image("RemoveImage", Message({1: Message({1: reference})}))
@@ -48,7 +54,8 @@ class Kubelet:
     @contextmanager
     def pod(self, name: str) -> Iterator[str]:
         """A pod in the host's network, until the block ends."""
-        sandbox = self._runtime("RunPodSandbox", Message({1: self._pod_config(name)}))[1].decode()
+        request = Message({1: self._pod_config(name), 2: self.runtime_class})
+        sandbox = self._runtime("RunPodSandbox", request)[1].decode()
         try:
             yield sandbox
         finally:
@@ -76,7 +83,9 @@ class Kubelet:
     def _pod_config(self, name: str) -> Message:
         network = Message({1: Message({1: HOST_NETWORK})})
         linux = Message({2: network})
-        return Message({1: Message({1: name, 2: f"uid-{name}", 3: "default"}), 3: str(self.logs), 8: linux})
+        handler = [Message({1: RUNTIME_HANDLER, 2: self.runtime_class})] if self.runtime_class else []
+        metadata = Message({1: name, 2: f"uid-{name}", 3: "default"})
+        return Message({1: metadata, 3: str(self.logs), 7: handler, 8: linux})
 
     def _runtime(self, call: str, request: Message) -> dict[int, bytes]:
         return self._call(f"/runtime.v1.RuntimeService/{call}", request)

@@ -23,6 +23,11 @@ class Page:
     def snippets(self, language: str) -> list[str]:
         return [text for found, text in _FENCE.findall(self.text) if found == language]
 
+    def below(self, heading: str) -> list[str]:
+        """The TOML snippets between a heading and the next one."""
+        text = self.text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        return [text for found, text in _FENCE.findall(text) if found == "toml"]
+
     def links(self) -> Iterator[tuple[Path, str]]:
         """Files of the project that the page leads to, each with the heading that is meant, or `""`."""
         for target, anchor in _LINK.findall(_FENCE.sub("", self.text)):
