@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ducc.image.digest import MalformedDigest
+from ducc.image.digest import Digest, MalformedDigest
 from ducc.rootfs.disk import Disk, Usage
 from ducc.rootfs.locate import StackedLayer
 from ducc.rootfs.overlay import Mount, bind, overlay
 from ducc.rootfs.published import LayersUnavailable, NotPublished, PublishedLayer
 from snapshotter import filters
-from snapshotter.remote import REMOTE, TARGET, wanted_layer
+from snapshotter.remote import BELOW, REMOTE, TARGET, is_unplaced, wanted_layer
 from snapshotter.snapshots import (
     Kind,
     Snapshot,
@@ -94,8 +94,10 @@ class Snapshotter:
         target = labels[TARGET]
         try:
             below = self._chain_below(parent)
-            wanted = wanted_layer(labels, below[0] if below else None)
+            parent_snapshot = below[0] if below else None
+            wanted = wanted_layer(labels, parent_snapshot)
             known = self._store.published(parent, wanted.stack)
+            under = self._published_stack(wanted.below) if is_unplaced(labels, parent_snapshot) else ()
             found = self._layers.find(known.layer if known and known.layer else wanted)
         except MalformedDigest as error:
             self._decide("unnamed", target, str(error))
@@ -104,19 +106,35 @@ class Snapshotter:
         except LayersUnavailable as error:
             self._decide("unavailable", target, str(error))
         else:
-            self._adopt(parent, labels, wanted, found)
+            self._adopt(parent, labels, wanted, under, found)
             self._decide("published", target, f"layer {wanted.digest} is in {found.fqrn}")
             raise SnapshotExists(target)
 
-    def _adopt(self, parent: str, labels: Mapping[str, str], layer: StackedLayer, found: PublishedLayer) -> None:
-        """Let there be a committed snapshot of *layer* on *parent*."""
+    def _published_stack(self, stack: Digest | None) -> tuple[StackedLayer, ...]:
+        """The layers of a stack that is published and known here, topmost first. Raises `NotPublished`."""
+        for snapshot in self._store.of_stack(stack) if stack else ():
+            chain = self._store.chain(snapshot.name)
+            layers = [layer for one in chain if one.layer for layer in (one.layer, *one.under)]
+            if all(one.layer for one in chain):
+                return tuple(layers)
+        raise NotPublished(f"what it is to lie on, {stack}, is not published itself")
+
+    def _adopt(
+        self,
+        parent: str,
+        labels: Mapping[str, str],
+        layer: StackedLayer,
+        under: tuple[StackedLayer, ...],
+        found: PublishedLayer,
+    ) -> None:
+        """Let there be a committed snapshot of *layer* on *parent*, with the layers *under* it."""
         now, target = self._clock_ns(), str(layer.stack)
         with self._directories, self._store.transaction():
             if self._store.published(parent, layer.stack) is not None:
                 return
-            name = target if not self._store.has(target) else f"{target} on {parent}"
+            name = target if not self._store.has(target) else f"{target} on {parent or 'its own'}"
             marked = {**labels, REMOTE: found.fqrn}
-            new = self._store.add(Snapshot(0, name, parent, Kind.COMMITTED, marked, now, now, layer=layer))
+            new = self._store.add(Snapshot(0, name, parent, Kind.COMMITTED, marked, now, now, layer=layer, under=under))
             self._disk.create_link(new.number, found.directory)
 
     def _decide(self, outcome: str, target: str, why: str) -> None:
@@ -134,14 +152,16 @@ class Snapshotter:
             raise WrongState(f"snapshot {shown(key)} is committed: it is not mounted itself, only what lies on it")
         return self._mounts(snapshot, below, self._lowers(below))
 
-    def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
-        """Let the active snapshot *key* never change again, and be called *name*."""
+    def commit(self, name: str, key: str, labels: Mapping[str, str], parent: str = "") -> None:
+        """Let the active snapshot *key* never change again, and be called *name*; *parent* may be said only now."""
         kept = require_labels(labels)
         require_name(name)
         active = self._store.get(key)
         usage = self._disk.usage(active.number)
         with self._store.transaction():
-            self._store.replace(committed(self._store.get(key), name, kept, usage, self._clock_ns()))
+            if parent and self._store.get(parent).kind != Kind.COMMITTED:
+                raise WrongState(f"snapshot {shown(parent)} is not committed, so nothing can lie on it")
+            self._store.replace(committed(self._store.get(key), name, parent, kept, usage, self._clock_ns()))
 
     def remove(self, key: str) -> None:
         """Forget a snapshot on which nothing lies. What is mounted of it stays until `cleanup` finds it unused."""
@@ -203,17 +223,20 @@ class Snapshotter:
             elif not local_below and (whole := self._layers.whole(snapshot.layer)):
                 return [*lowers, self._disk.point_whole(snapshot.number, whole.directory)]
             else:
-                lowers.append(self._disk.point(snapshot.number, self._found(snapshot, snapshot.layer).directory))
+                for place, layer in enumerate((snapshot.layer, *snapshot.under)):
+                    lowers.append(self._disk.point(snapshot.number, self._found(snapshot, layer), place))
         return lowers
 
-    def _found(self, snapshot: Snapshot, layer: StackedLayer) -> PublishedLayer:
+    def _found(self, snapshot: Snapshot, layer: StackedLayer) -> Path:
         try:
-            return self._layers.find(layer)
+            return self._layers.find(layer).directory
         except NotPublished as error:
             raise LayersUnavailable(f"{error}, and snapshot {shown(snapshot.name)} is made of it") from error
 
     def _mounts(self, snapshot: Snapshot, below: Sequence[Snapshot], lowers: Sequence[Path]) -> list[Mount]:
         own = self._disk.files(snapshot.number)
+        if not lowers and BELOW in snapshot.labels:  # unpacking must leave whiteouts as an overlay has them
+            lowers = [self._disk.empty]
         if not lowers:
             return [bind(own, writable=snapshot.kind == Kind.ACTIVE)]
         if snapshot.kind == Kind.ACTIVE:

@@ -14,6 +14,9 @@ from snapshotter.snapshots import Snapshot, shown
 TARGET = "containerd.io/snapshot.ref"
 """The name that containerd will look for: the chain id of the layers up to this one."""
 
+BELOW = "containerd.io/snapshot/parent-chain-id"
+"""What a layer is to lie on that is prepared without a parent, to be unpacked beside others (containerd 2.3)."""
+
 LAYER_LABELS = (
     "containerd.io/snapshot/cri.layer-digest",  # CRI, Docker, nerdctl, the transfer service
     "containerd.io/snapshot/remote/stargz.digest",  # clients made for the stargz snapshotter
@@ -28,7 +31,13 @@ _CHAIN_AT_END = re.compile(r"(?:^|/)(sha256:[0-9a-f]{64})\Z")  # containerd puts
 
 def wanted_layer(labels: Mapping[str, str], below: Snapshot | None) -> StackedLayer:
     """The layer that *labels* ask for, on *below*. Raises `MalformedDigest`."""
-    return StackedLayer(_layer(labels), _stack(below), Digest.parse(labels[TARGET]))
+    stack = Digest.parse(labels[BELOW]) if is_unplaced(labels, below) else _stack(below)
+    return StackedLayer(_layer(labels), stack, Digest.parse(labels[TARGET]))
+
+
+def is_unplaced(labels: Mapping[str, str], below: Snapshot | None) -> bool:
+    """Is it to lie on something that containerd will say when it commits it?"""
+    return below is None and BELOW in labels
 
 
 def _layer(labels: Mapping[str, str]) -> Digest:

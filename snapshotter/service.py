@@ -51,7 +51,7 @@ class Calls:
         return api.MountsResponse(mounts=map(_mount, self._snapshotter.mounts(request.key)))
 
     def commit(self, request: api.CommitSnapshotRequest) -> Empty:
-        self._snapshotter.commit(request.name, request.key, dict(request.labels))
+        self._snapshotter.commit(request.name, request.key, dict(request.labels), request.parent)
         return Empty()
 
     def remove(self, request: api.RemoveSnapshotRequest) -> Empty:

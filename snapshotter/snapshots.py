@@ -55,7 +55,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """*number* names its directory, and is never used again. *layer*: the published layer that it is, if it is one."""
+    """*number* names its directory, and is never used again. *layer*: the published layer that it is, if it is one.
+
+    *under* are published layers below it that containerd does not know as its parents, topmost first.
+    """
 
     number: int
     name: str
@@ -66,6 +69,7 @@ class Snapshot:
     updated_ns: int
     usage: Usage = NOTHING_USED
     layer: StackedLayer | None = None
+    under: tuple[StackedLayer, ...] = ()
 
 
 def require_name(name: str) -> str:
@@ -91,13 +95,18 @@ def require_parent(parent: Snapshot) -> None:
         raise InvalidRequest(f"snapshot {shown(parent.name)} is not committed, so nothing can lie on it")
 
 
-def committed(active: Snapshot, name: str, labels: Mapping[str, str], usage: Usage, now_ns: int) -> Snapshot:
-    """What *active* becomes. Its labels are not inherited."""
+def committed(
+    active: Snapshot, name: str, parent: str, labels: Mapping[str, str], usage: Usage, now_ns: int
+) -> Snapshot:
+    """What *active* becomes. Its labels are not inherited; *parent* is given to one that was made without."""
+    if parent and active.parent not in ("", parent):
+        raise InvalidRequest(f"snapshot {shown(active.name)} lies on another than {shown(parent)} already")
     if active.kind != Kind.ACTIVE:
         raise WrongState(f"snapshot {shown(active.name)} is not active, so it can't be committed")
     return replace(
-        active, name=name, kind=Kind.COMMITTED, labels=labels, usage=usage, created_ns=now_ns, updated_ns=now_ns
-    )
+        active, name=name, parent=parent or active.parent, kind=Kind.COMMITTED, labels=labels, usage=usage,
+        created_ns=now_ns, updated_ns=now_ns,
+    )  # fmt: skip
 
 
 def relabelled(snapshot: Snapshot, labels: Mapping[str, str], paths: Iterable[str], now_ns: int) -> Snapshot:

@@ -32,13 +32,15 @@ CREATE TABLE snapshots (
     inodes     INTEGER NOT NULL,
     layer      TEXT,                                             -- of a published layer: its digest,
     below      TEXT,                                             -- the chain id of what it lies on, if anything,
-    stack      TEXT                                              -- and that one with it; hex digits all of them
+    stack      TEXT,                                             -- and that one with it; hex digits all of them
+    under      TEXT                                              -- JSON: the same three of layers that are part of it
 );
 CREATE INDEX snapshots_by_parent ON snapshots (parent);
 """
 _UPGRADE = """
 ALTER TABLE snapshots ADD COLUMN below TEXT;
 ALTER TABLE snapshots ADD COLUMN stack TEXT;
+ALTER TABLE snapshots ADD COLUMN under TEXT;
 UPDATE snapshots SET stack = substr(json_extract(labels, '$."containerd.io/snapshot.ref"'), -64)
  WHERE layer IS NOT NULL;
 UPDATE snapshots SET below = (SELECT coalesce(lower.stack, substr(lower.name, -64)) FROM snapshots AS lower
@@ -47,7 +49,7 @@ UPDATE snapshots SET below = (SELECT coalesce(lower.stack, substr(lower.name, -6
 """
 _SELECT = """
 SELECT this.number, this.name, coalesce(lower.name, ''), this.kind, this.labels, this.created_ns, this.updated_ns,
-       this.size_bytes, this.inodes, this.layer, this.below, this.stack
+       this.size_bytes, this.inodes, this.layer, this.below, this.stack, this.under
   FROM snapshots AS this LEFT JOIN snapshots AS lower ON lower.number = this.parent
 """
 _CHAIN = """
@@ -105,6 +107,10 @@ class Store:
         rows = self._rows(f"{_SELECT} WHERE coalesce(lower.name, '') = ? AND this.stack = ?", parent, stack.hex)
         return rows[0] if rows else None
 
+    def of_stack(self, stack: Digest) -> list[Snapshot]:
+        """The published layers that make *stack* of whatever they lie on."""
+        return self._rows(f"{_SELECT} WHERE this.stack = ?", stack.hex)
+
     def has(self, name: str) -> bool:
         return bool(self._rows(f"{_SELECT} WHERE this.name = ?", name))
 
@@ -117,7 +123,7 @@ class Store:
         try:
             cursor = self._database.execute(
                 "INSERT INTO snapshots (name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer,"
-                " below, stack) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " below, stack, under) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
         except sqlite3.IntegrityError as error:
@@ -126,12 +132,13 @@ class Store:
         return dataclasses.replace(new, number=cursor.lastrowid)
 
     def replace(self, changed: Snapshot) -> None:
-        """Let the snapshot with that number be *changed*; its parent stays. Raises `SnapshotExists`."""
+        """Let the snapshot with that number be *changed*. Raises `SnapshotExists`, `UnknownSnapshot` (its parent)."""
+        below = self.get(changed.parent).number if changed.parent else None
         try:
             self._database.execute(
-                "UPDATE snapshots SET name = ?, kind = ?, labels = ?, created_ns = ?, updated_ns = ?, size_bytes = ?,"
-                " inodes = ?, layer = ?, below = ?, stack = ? WHERE number = ?",
-                (changed.name, *_values(changed), changed.number),
+                "UPDATE snapshots SET name = ?, parent = ?, kind = ?, labels = ?, created_ns = ?, updated_ns = ?,"
+                " size_bytes = ?, inodes = ?, layer = ?, below = ?, stack = ?, under = ? WHERE number = ?",
+                (changed.name, below, *_values(changed), changed.number),
             )
         except sqlite3.IntegrityError as error:
             raise SnapshotExists(changed.name) from error
@@ -155,12 +162,22 @@ def _values(snapshot: Snapshot) -> tuple[Any, ...]:
     return (
         snapshot.kind, json.dumps(dict(snapshot.labels)), snapshot.created_ns, snapshot.updated_ns,
         usage.size_bytes, usage.inodes,
-        layer and layer.digest.hex, layer and layer.below and layer.below.hex, layer and layer.stack.hex,
+        *(_digits(layer) if layer else (None, None, None)), json.dumps([_digits(one) for one in snapshot.under]),
     )  # fmt: skip
 
 
+def _digits(layer: StackedLayer) -> tuple[str, str | None, str]:
+    return layer.digest.hex, layer.below.hex if layer.below else None, layer.stack.hex
+
+
+def _layer(digest: str, below: str | None, stack: str) -> StackedLayer:
+    return StackedLayer(Digest(digest), Digest(below) if below else None, Digest(stack))
+
+
 def _snapshot(row: tuple[Any, ...]) -> Snapshot:
-    number, name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, layer, below, stack = row
-    published = StackedLayer(Digest(layer), Digest(below) if below else None, Digest(stack)) if layer else None
-    usage = Usage(size_bytes, inodes)
-    return Snapshot(number, name, parent, Kind(kind), json.loads(labels), created_ns, updated_ns, usage, published)
+    number, name, parent, kind, labels, created_ns, updated_ns, size_bytes, inodes, *layer, under = row
+    published = _layer(*layer) if layer[0] else None
+    return Snapshot(
+        number, name, parent, Kind(kind), json.loads(labels), created_ns, updated_ns, Usage(size_bytes, inodes),
+        published, tuple(_layer(*one) for one in json.loads(under or "[]")),
+    )  # fmt: skip

@@ -45,8 +45,8 @@ class Client:
     def mounts(self, key: str) -> list[api.Mount]:
         return list(self._call("Mounts", api.MountsRequest(key=key), api.MountsResponse).mounts)
 
-    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        self._call("Commit", api.CommitSnapshotRequest(name=name, key=key, labels=labels), Empty)
+    def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        self._call("Commit", api.CommitSnapshotRequest(name=name, key=key, labels=labels, parent=parent), Empty)
 
     def remove(self, key: str) -> None:
         self._call("Remove", api.RemoveSnapshotRequest(key=key), Empty)

@@ -1,6 +1,7 @@
 """An engine's own directories: what is local of a snapshot or layer, and what is left of one that is gone.
 
     <name>/<number>/fs     a local one's files, or a link to where a published layer is
+    <name>/<number>/fs1 …  links to where the layers below it are, of one that is several
     <name>/<number>/whole  a link to where a published layer is with all that are below it, if that is published
     <name>/<number>/work   overlayfs's scratch; of those that are written to
     <name>/0/fs            empty: the lowest directory of overlays that need one
@@ -91,9 +92,12 @@ class Disk:
         self.files(number).symlink_to(target)
         _sync(home)
 
-    def point(self, number: int, target: Path) -> Path:
-        """Let the link that a published snapshot's files are lead to *target*; mounts that there are do not notice."""
-        return _led(self.files(number), target)
+    def point(self, number: int, target: Path, place: int = 0) -> Path:
+        """Let the link that a published snapshot's files are lead to *target*; mounts that there are do not notice.
+
+        Of a snapshot that is several layers, *place* 0 is the topmost one.
+        """
+        return _led(self.files(number) if place == 0 else self.top / str(number) / f"fs{place}", target)
 
     def point_whole(self, number: int, target: Path) -> Path:
         """The same for a published snapshot with all that are below it."""

@@ -319,6 +319,84 @@ def test_a_stack_on_a_local_layer_is_never_shown_by_another_ones_directory(
         assert sorted(os.listdir(root)) == ["local", "upper"]
 
 
+# --- layers that are unpacked beside one another (containerd 2.3) -----------------------------
+
+
+def unplaced(below: str, target: str, layer: str) -> dict[str, str]:
+    return {**asked(target, layer), "containerd.io/snapshot/parent-chain-id": below}
+
+
+def test_a_parent_can_be_said_at_the_commit(client: Client, tmp_path: Path) -> None:
+    for number in range(3):
+        (mount,) = client.prepare(f"extract-{number}")
+        Path(mount.source, f"from-{number}").write_text("x")
+    client.commit("base", "extract-0")
+    client.commit("middle", "extract-1", parent="base")
+    assert client.stat("middle").parent == "base"
+    with refused(NOT_FOUND):
+        client.commit("top", "extract-2", parent="none")
+    client.prepare("active")
+    for parent in ("active", "extract-2"):
+        with refused(PRECONDITION):
+            client.commit("top", "extract-2", parent=parent)
+    client.commit("top", "extract-2", parent="middle")
+    client.view("look", parent="top")
+    with mounted(client.mounts("look"), tmp_path / "m") as root:
+        assert sorted(os.listdir(root)) == ["from-0", "from-1", "from-2"]
+    with refused(PRECONDITION):
+        client.remove("middle")
+    client.prepare("other", parent="top")
+    with refused(INVALID):
+        client.commit("moved", "other", parent="base")
+    client.commit("same", "other", parent="top")
+
+
+def test_whiteouts_of_a_layer_without_a_parent_can_be_unpacked(client: Client, tmp_path: Path) -> None:
+    """containerd writes them as overlayfs wants them where it is given an overlay, and deletes files elsewhere."""
+    (mount,) = client.prepare("extract-1", labels=unplaced(CHAIN, UPPER_CHAIN, OTHER))
+    assert mount.type == "overlay"
+    with mounted([mount], tmp_path / "m") as root:
+        assert os.listdir(root) == []
+        (root / "file").write_text("x")
+    assert client.mounts("extract-1") == [mount]
+
+
+def test_published_layers_without_a_parent_have_all_that_is_published_below_them(
+    client: Client, repository: Path, tmp_path: Path
+) -> None:
+    layers = [f"sha256:{number:064x}" for number in range(3)]
+    for number, digest in enumerate(layers):
+        publish(repository, digest).joinpath(f"from-{number}").write_text("x")
+    adopt(client, layer=layers[0], target=chain(layers[0]))
+    for number in (1, 2):
+        target = chain(*layers[: number + 1])
+        with refused(EXISTS):
+            client.prepare("x", labels=unplaced(chain(*layers[:number]), target, layers[number]))
+        assert client.names(f'labels."{REF}"=={target},parent==""') == [target]
+    adopt(client, parent=chain(*layers[:2]), layer=layers[2], target=chain(*layers))  # and with its parent
+    assert len(client.names(f'labels."{REF}"=={chain(*layers)}')) == 2
+    client.remove(chain(layers[0]))  # containerd knows of nothing that lies on it
+    client.prepare("container", parent=chain(*layers))
+    with mounted(client.mounts("container"), tmp_path / "m") as root:
+        assert sorted(os.listdir(root)) == ["from-0", "from-1", "from-2"]
+
+
+def test_a_published_layer_without_a_parent_is_left_to_be_fetched_where_what_is_below_is_not_published(
+    client: Client, repository: Path
+) -> None:
+    publish(repository, OTHER)
+    client.prepare("extract-1", labels=unplaced(CHAIN, UPPER_CHAIN, OTHER))
+    client.prepare("own")
+    client.commit(f"default/7/{CHAIN}", "own")
+    client.prepare("extract-2", labels=unplaced(CHAIN, UPPER_CHAIN, OTHER))
+    adopt(client, parent=f"default/7/{CHAIN}", target=UPPER_CHAIN, layer=OTHER)
+    third = f"sha256:{3:064x}"
+    publish(repository, third)
+    client.prepare("extract-3", labels=unplaced(UPPER_CHAIN, chain(LAYER, OTHER, third), third))
+    with refused(EXISTS):
+        client.prepare("extract-3")
+
+
 # --- repositories that come and go -----------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 The registry's access log says what was fetched; the overlayfs snapshotter says what a container must see.
 """
 
+import contextlib
 import os
 import re
 import struct
@@ -117,6 +118,16 @@ class Node:
     def mount(self) -> None:
         client = ["--url", self.url, "--public-key", self.made.public_key, "--cache", self.made.directory / "cache"]
         self.made.ducc("mount", self.made.fqrn, self.mountpoint, *client)
+
+    def unmount(self) -> None:
+        """Also where some other test's mount namespace has a copy of the mount, and would keep its client alive."""
+        self.made.unmount(self.mountpoint)
+        self.kill_client()
+
+    def kill_client(self) -> None:
+        for process in clients_of(self.mountpoint):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, 9)
 
     def restart(self) -> None:
         """Start the snapshotter that was killed; containerd tries to connect anew every few seconds."""
@@ -364,7 +375,7 @@ def test_a_snapshot_removed_while_the_snapshotter_is_down_goes_later(node: Node)
 def test_without_the_repository_new_containers_are_refused_clearly_until_it_is_back(node: Node) -> None:
     reference = node.reference("published")
     node.containerd.kubelet.pull(reference)
-    node.made.unmount(node.mountpoint)
+    node.unmount()
     refused = node.containerd.run(reference, "refused", "/bin/true", status=None)
     assert "unavailable" in refused
     assert f"is not mounted at {node.mountpoint}" in refused
@@ -377,8 +388,7 @@ def test_without_the_repository_new_containers_are_refused_clearly_until_it_is_b
 def test_a_client_that_was_killed_costs_new_containers_an_error_and_comes_back(node: Node) -> None:
     reference = node.reference("published")
     node.containerd.kubelet.pull(reference)
-    for process in clients_of(node.mountpoint):
-        os.kill(process, 9)
+    node.kill_client()
     refused = node.containerd.run(reference, "dead", "/bin/true", status=None)
     assert "unavailable" in refused
     subprocess.run(["umount", "--lazy", node.mountpoint], check=False)

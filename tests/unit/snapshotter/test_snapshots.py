@@ -19,7 +19,7 @@ ACTIVE = Snapshot(7, "key", "below", Kind.ACTIVE, {"one": "1"}, 10, 10)
 
 
 def test_a_committed_snapshot_keeps_number_and_parent_and_nothing_else() -> None:
-    made = committed(ACTIVE, "name", {"two": "2"}, Usage(5, 6), 20)
+    made = committed(ACTIVE, "name", "", {"two": "2"}, Usage(5, 6), 20)
     assert made == Snapshot(7, "name", "below", Kind.COMMITTED, {"two": "2"}, 20, 20, Usage(5, 6))
 
 
@@ -27,7 +27,7 @@ def test_a_committed_snapshot_keeps_number_and_parent_and_nothing_else() -> None
 def test_only_active_snapshots_can_be_committed_and_only_committed_ones_be_below(kind: Kind) -> None:
     other = Snapshot(7, "key", "", kind, {}, 0, 0)
     with pytest.raises(WrongState):
-        committed(other, "name", {}, Usage(), 0)
+        committed(other, "name", "", {}, Usage(), 0)
     for parent in (ACTIVE, Snapshot(7, "key", "", Kind.VIEW, {}, 0, 0)):
         with pytest.raises(InvalidRequest):
             require_parent(parent)
