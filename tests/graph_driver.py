@@ -15,7 +15,7 @@ from tests.leftovers import mounts
 
 PROGRAM = Path(sys.executable).with_name("ducc-graphdriver")
 START_SECONDS = 60
-CAPABILITIES = "-all,+sys_admin,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap,+sys_resource"
+CAPABILITIES = "-all,+sys_admin,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap"
 
 
 @dataclass
