@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URL", help="offer the repositories that lie here: file:///DIR")
     parser.add_argument(
         "--registry", metavar="DIR", type=Path, action="append",
-        help="offer the images of the repository mounted here, as a registry for pulling; may be repeated",
+        help="offer the images of the repository mounted here instead, as a registry for pulling; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--default-registry", metavar="NAME", default="docker.io",
@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ducc.serving import listen, serve
 
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is no event
-    if bool(arguments.storage) == bool(arguments.registry):
-        raise BadInput("what is to be served? wanted: either --storage or --registry")
+    if not arguments.storage and not arguments.registry:
+        raise BadInput("what is to be served? wanted: --storage or --registry")
     what, path, application = _mirror(arguments) if arguments.registry else _repositories(arguments.storage)
     with listen(arguments.host, arguments.port) as listening:
         host, port = listening.getsockname()[:2]
