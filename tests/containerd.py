@@ -29,7 +29,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   restrict_oom_score_adj = true
   sandbox_image = "{pause}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
-  snapshotter = "{name}"
+  snapshotter = "{default}"
   disable_snapshot_annotations = false
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "{directory}/hosts"
@@ -81,13 +81,15 @@ class Containerd:
 
 
 @contextmanager
-def running_containerd(directory: Path, snapshotter: Path, pause: str) -> Iterator[Containerd]:
-    """Run with *snapshotter* (a socket) as its proxy plugin `ducc`, which CRI uses; image *pause* holds pods."""
+def running_containerd(directory: Path, snapshotter: Path, pause: str, default: str = NAME) -> Iterator[Containerd]:
+    """Run with *snapshotter* (a socket) as its proxy plugin `ducc`; CRI uses *default*, image *pause* holds pods."""
     need_program("containerd")
     need_program("runc")
     directory.mkdir()
     config = directory / "config.toml"
-    config.write_text(CONFIG.format(directory=directory, name=NAME, snapshotter=snapshotter, pause=pause))
+    config.write_text(
+        CONFIG.format(directory=directory, name=NAME, snapshotter=snapshotter, pause=pause, default=default)
+    )
     with (directory / "log").open("wb") as log:
         command = ["setpriv", "--pdeathsig", "KILL", "containerd", "--config", config]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
