@@ -15,7 +15,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import uvicorn
 
@@ -101,10 +101,18 @@ class RepositoryServer:
         return None
 
 
-def serve(application: Application, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer until SIGTERM or SIGINT, then finish what was begun; *ready* is called when requests are answered."""
+def serve(
+    application: Application,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    parser: Literal["httptools", "h11"] = "httptools",
+) -> None:
+    """Answer until SIGTERM or SIGINT, then finish what was begun; *ready* is called when requests are answered.
+
+    *parser* reads requests: httptools is faster, h11 takes no more than 64 KiB of a request's head.
+    """
     config = uvicorn.Config(
-        application, loop="uvloop", http="httptools", lifespan="off", interface="asgi3",
+        application, loop="uvloop", http=parser, lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=10,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):

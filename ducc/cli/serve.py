@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         host, port = listening.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         text = f"serving {what} at http://{host}:{port}{path}"
-        serve(application, listening, lambda: print(text, flush=True))
+        serve(application, listening, lambda: print(text, flush=True), "h11" if arguments.registry else "httptools")
     return 0
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,16 @@ def test_hostile_requests_get_a_refusal_and_the_next_one_an_answer(url: str, hea
     status = raw(url, head).split(b"\r\n")[0]
     assert re.fullmatch(rb"HTTP/1\.1 4\d\d .*", status), status
     assert requests.get(f"{url}/v2/", timeout=ANSWER_SECONDS).status_code == 200
+
+
+@pytest.mark.parametrize("head", [b"GET /v2/", b"GET /v2/ HTTP/1.1\r\nX: "])
+def test_a_request_that_does_not_end_is_not_waited_for(url: str, head: bytes) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), ANSWER_SECONDS) as connection, suppress(ConnectionError):
+        connection.sendall(head)
+        for _ in range(1000):  # 64 MB, if somebody took them all
+            connection.sendall(b"a" * 65536)
+        raise AssertionError("it takes everything")
 
 
 def test_many_clients_at_once_all_get_theirs(url: str, mount: Path) -> None:
