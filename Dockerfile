@@ -47,6 +47,7 @@ RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir 
 
 FROM python AS runtime
 COPY --from=build /opt/ducc /opt/ducc
+RUN ln -s /opt/ducc/bin/ducc* /opt/ducc/bin/mount.ducc /usr/local/bin/
 
 FROM runtime AS service
 RUN --mount=type=secret,id=sources.list,target=/etc/apt/sources.list \

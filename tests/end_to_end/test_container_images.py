@@ -32,6 +32,7 @@ PATIENCE_SECONDS = 180
 FUSE = ("--device", "/dev/fuse", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined")
 PIP_CONFIG = "[global]\ncert = /run/secrets/ca\n"
 OFTEN = ("--health-interval", "1s")
+GRAPH_DRIVER_SETTINGS = '[[repositories]]\nname = "demo.example.org"\nmountpoint = "/cvmfs"\n'
 REGISTRY_DOCKERFILE = """\
 ARG BASE
 FROM ${BASE}
@@ -168,6 +169,26 @@ def test_images_share_what_they_have_in_common(workshop: Workshop) -> None:
     assert layers("snapshotter") == layers("graphdriver") == common
 
 
+def test_a_managed_plugin_of_docker_is_made_of_the_image_and_can_be_started(workshop: Workshop) -> None:
+    docker, plugin = workshop.docker.docker, workshop.directory / "plugin"
+    rootfs, settings = plugin / "rootfs", workshop.directory / "settings"
+    for directory in (rootfs, settings):
+        directory.mkdir(parents=True)
+    (settings / "graphdriver.toml").write_text(GRAPH_DRIVER_SETTINGS)
+    shutil.copy(ROOT / "packaging" / "plugin" / "config.json", plugin)
+    container = docker("create", "ducc-graphdriver").stdout.strip()
+    docker("export", "--output", plugin / "image.tar", container)
+    subprocess.run(["tar", "--extract", "--file", plugin / "image.tar", "--directory", rootfs], check=True)
+    (plugin / "image.tar").unlink()
+    docker("plugin", "create", "ducc/graphdriver", plugin)
+    docker("plugin", "set", "ducc/graphdriver", f"repositories.source={settings}", f"settings.source={settings}")
+    docker("plugin", "enable", "ducc/graphdriver")
+    assert docker("plugin", "ls", "--format", "{{.Name}} {{.Enabled}}").stdout == "ducc/graphdriver:latest true\n"
+    docker("plugin", "disable", "ducc/graphdriver")
+    for words in (("plugin", "rm", "ducc/graphdriver"), ("rm", container)):
+        docker(*words)
+
+
 # --- at work ---------------------------------------------------------------------------------
 
 
@@ -260,7 +281,7 @@ def test_the_snapshotter_answers_containerd_from_its_container(workshop: Worksho
 
 def test_the_graph_driver_answers_docker_from_its_container(workshop: Workshop) -> None:
     settings = workshop.directory / "graphdriver.toml"
-    settings.write_text('[[repositories]]\nname = "demo.example.org"\nmountpoint = "/cvmfs"\n')
+    settings.write_text(GRAPH_DRIVER_SETTINGS)
     volume = f"{settings}:/etc/ducc/graphdriver.toml:ro"
     words = ["--network", "none", "--cap-add", "SYS_ADMIN", "--volume", volume, *OFTEN]
     container = workshop.start(*words, "ducc-graphdriver")
