@@ -9,6 +9,7 @@ from bench import sharing
 from bench.batches import Batches
 from bench.client import Client
 from bench.conversion import Conversion
+from bench.engines import Engines
 from bench.limits import Limits
 from bench.pods import Pods
 from bench.stage import Stage, stage
@@ -18,6 +19,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
     "conversion": (("P1", "P2", "P14"), lambda one: Conversion(one).rows()),
     "batches": (("P3", "P4", "P5", "growth"), lambda one: Batches(one).rows()),
     "limits": (("P15", "P16", "rows"), lambda one: Limits(one).rows()),
+    "engines": (("engines",), lambda one: Engines(one).rows()),
     "pods": (("P6-pod", "P13-pod"), lambda one: Pods(one).rows()),
     "client": (("P6", "P9", "P10", "P11", "P13"), lambda one: Client(one).rows()),
 }
