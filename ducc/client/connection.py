@@ -224,7 +224,7 @@ class Connection:
             self._send(wire.answer(request.unique, sum(map(len, parts))), *parts)
 
     def _wait_for(self, request: Request, more: MustWait) -> None:
-        if more.arriving is None:
+        if more.arriving is None or more.arriving.done():  # it has come and gone: somebody must take it in passing
             self._pools[more.needed].submit(self._answer_later, request, more.needed)
         else:
             more.arriving.add_done_callback(partial(self._answer_arrived, request))

@@ -228,10 +228,20 @@ class Mounted:
         file = self._file(request, patience)
         room = request.room
         parts: list[Buffer] = []
-        for index, begin, length in file.parts(offset, size):
+        wanted = file.parts(offset, size)
+        if len(wanted) > _PIECES_HELD and patience < Patience.NETWORK and not self._are_here(file, wanted):
+            raise MustWait(Patience.NETWORK)  # while one arrives another might be let go: one thread takes all
+        for index, begin, length in wanted:
             parts.append(self._part(file, index, begin, length, patience, room))
             room = room[length:]
         return parts
+
+    def _are_here(self, file: _File, parts: Sequence[tuple[int, int, int]]) -> bool:
+        """Does this machine have all the pieces? What is missing is on its way then."""
+        missing = [one for one in (file.pieces[index] for index, *_ in parts) if not self._cache.has(one.name.digest)]
+        for one in missing:
+            self._repository.fetcher.fetch(one)
+        return not missing
 
     def _file(self, request: Request, patience: Patience) -> _File:
         with self._files_lock:
@@ -298,6 +308,8 @@ class Mounted:
             content = fetcher.cached(wanted)
         if content is None:
             arriving = fetcher.fetch(wanted)
+            if patience == Patience.NETWORK:
+                return arriving.result()
             arriving.add_done_callback(partial(_hold, file, index))
             raise MustWait(Patience.NETWORK, arriving)
         return content
