@@ -5,6 +5,7 @@ The plugin's root is this machine's /usr with the programs under test, all of it
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import Image, Layer, directory, file, push
-from tests.dockerd import Dockerd
+from tests.dockerd import PLUGINS, Dockerd
 from tests.graph_driver import PROGRAM
 from tests.graph_site import Site, running_site
 from tests.images.small import system
@@ -53,9 +54,11 @@ def docker(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doc
         daemon.options = ("--experimental", "--live-restore", "--storage-driver", "ducc-managed")
         daemon.start()
         yield daemon
-        daemon.docker("plugin", "disable", "--force", "ducc-managed", status=None)
     finally:
+        sockets = daemon.docker("plugin", "inspect", "--format", "{{.Id}}", "ducc-managed", status=None).stdout.strip()
         daemon.stop()
+        if sockets:
+            shutil.rmtree(PLUGINS / sockets, ignore_errors=True)
 
 
 def plugin(site: Site, top: Path) -> Path:
@@ -91,10 +94,11 @@ def test_a_managed_plugin_runs_published_images_and_survives_being_killed(site: 
     assert docker.run(image, "/bin/cat", "/etc/motd") == "changed\n"
     container = docker.docker("run", "--detach", "--network", "none", image, "/bin/sleep", "1000").stdout.strip()
     docker.docker("exec", container, "/bin/sh", "-c", "echo kept >/kept")
-    killed = process(site, docker)
+    killed = process(docker)
+    assert killed is not None
     os.kill(killed, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while process(site, docker) in (None, killed):
+    while process(docker) in (None, killed):
         assert time.monotonic() < deadline, "Docker did not start the plugin again"
         time.sleep(0.1)
     assert docker.docker("exec", container, "/bin/cat", "/kept").stdout == "kept\n"
@@ -104,9 +108,8 @@ def test_a_managed_plugin_runs_published_images_and_survives_being_killed(site: 
     assert [line for line in mounts(docker.directory) if " overlay " in line] == []
 
 
-def process(site: Site, docker: Dockerd) -> int | None:
-    """The plugin's process: the driver in whose file system the site's own settings are not."""
-    assert site.driver.process is not None
+def process(docker: Dockerd) -> int | None:
+    """The plugin's process: it is told its settings, and sees what the daemon mounts."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
