@@ -24,7 +24,7 @@ from tests.images import build
 from tests.images.small import system
 from tests.snapshotter import running_snapshotter
 
-IMAGE = "pruned"
+IMAGE = "scientific"
 PROGRAM = ("python3", "-B", "-c", "import numpy, scipy.stats, pandas; print('ready', flush=True)")
 RUNS = 3
 COLD_RATIO, WARM_RATIO = 5.0, 1.1

@@ -22,7 +22,10 @@ from tests.needs import need_program, need_root
 
 CACHE = Path(__file__).parents[1] / ".cache" / "containerd"
 DEBIAN = Path(__file__).parent / "images" / "debian.py"
-PACKAGES = ("ca-certificates", "containerd", "runc")
+PACKAGES = {
+    "trixie": ("ca-certificates", "containerd", "runc"),
+    "sid": ("ca-certificates", "containerd", "docker.io", "runc"),
+}
 START_SECONDS = 120
 
 ENTER = """
@@ -49,7 +52,7 @@ def suite_root(suite: str) -> Path:
     """Debian *suite* with containerd, from the cache or newly made (a minute)."""
     need_root()
     need_program("debootstrap")
-    key = hashlib.sha256(" ".join(PACKAGES).encode() + DEBIAN.read_bytes()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join(PACKAGES[suite]).encode() + DEBIAN.read_bytes()).hexdigest()[:12]
     root = CACHE / f"{suite}-{key}"
     with locked(CACHE):
         if not root.exists():
@@ -64,7 +67,7 @@ def _make(root: Path, suite: str) -> None:
     part.mkdir()
     try:
         bootstrap(part, suite)
-        install(part, *PACKAGES, suite=suite)
+        install(part, *PACKAGES[suite], suite=suite)
     except RuntimeError as refused:
         pytest.skip(f"no Debian {suite}: the machine's mirror must have this suite: {refused}")
     (part / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
