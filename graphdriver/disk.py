@@ -12,12 +12,15 @@ from pathlib import Path
 
 from ducc.rootfs.disk import Disk
 
+_NAME = "layers"
+DATABASE = f"{_NAME}.sqlite"
+
 
 class LayerDisk(Disk):
     """Everything below a home directory that Docker chose."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(home, "layers")
+        super().__init__(home, _NAME)
 
     def merged(self, number: int) -> Path:
         return self.top / str(number) / "merged"

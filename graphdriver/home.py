@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ducc.errors import DuccError
 from ducc.rootfs.state import only_one
-from graphdriver.disk import LayerDisk
+from graphdriver.disk import DATABASE, LayerDisk
 from graphdriver.driver import Driver, Images
 from graphdriver.layers import RefusedCall
 from graphdriver.store import Store
@@ -36,7 +36,7 @@ class Home:
             noted = Path(self._note.read_text().strip())
         except FileNotFoundError:
             return
-        if (noted / "layers.sqlite").exists():
+        if _has_layers(noted):
             try:
                 self._open(noted)
             except DuccError as error:
@@ -53,6 +53,8 @@ class Home:
         with self._lock:
             if self._path is not None and self._path != path:
                 self._leave(path)
+            elif self._path is not None and not _has_layers(path):
+                self.close()  # somebody has deleted it all
             if self._driver is None:
                 self._open(path)
                 self._write_note(path)
@@ -93,3 +95,7 @@ class Home:
         new = self._note.with_name(f".{self._note.name}.new")
         new.write_text(f"{path}\n")
         new.replace(self._note)
+
+
+def _has_layers(home: Path) -> bool:
+    return (home / DATABASE).exists()

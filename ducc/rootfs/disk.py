@@ -155,12 +155,12 @@ class Disk:
         shutil.rmtree(self._gone / name, ignore_errors=True)
 
     def _require_ours(self) -> None:
-        """Directories without our database are somebody else's, or the only copy of what containerd counts on."""
+        """Directories without our database are somebody else's, or the only copy of what an engine counts on."""
         if self.database.exists() or not self.top.is_dir():
             return
         if set(os.listdir(self.top)) - {"0"}:
             raise StateUnusable(
-                f"{self.top} holds snapshots and {self.database} is missing: restore it, or choose another root"
+                f"{self.top} is not empty and {self.database} is missing: restore it, or choose another root"
             )
 
 

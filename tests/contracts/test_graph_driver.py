@@ -395,6 +395,20 @@ def test_a_daemon_that_starts_anew_has_each_mount_once_and_one_that_stops_has_no
         assert driver.call("Exists", ID="rw") == {"Exists": True}
 
 
+def test_a_home_that_somebody_deleted_is_made_anew_when_the_daemon_starts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    need_root()
+    with running_graph_driver(tmp_path_factory.mktemp("w")) as driver:
+        driver.init()
+        driver.layer("lower", LOWER)
+        shutil.rmtree(driver.home)
+        driver.init()
+        assert driver.call("Exists", ID="lower") == {"Exists": False}
+        driver.layer("lower", LOWER)
+        assert (driver.get("lower") / "etc/motd").is_file()
+
+
 def test_before_a_daemon_said_where_its_layers_are_it_is_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     need_root()
     with running_graph_driver(tmp_path_factory.mktemp("b")) as driver:
