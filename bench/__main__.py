@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Row]]]] = {
     "limits": (("P15", "P16", "rows"), lambda one: Limits(one).rows()),
     "engines": (("engines",), lambda one: Engines(one).rows()),
     "pods": (("P6-pod", "P13-pod"), lambda one: Pods(one).rows()),
-    "client": (("P6", "P9", "P10", "P11", "P13"), lambda one: Client(one).rows()),
+    "client": (("P6", "P9", "P10", "P11", "P12", "P13", "memory"), lambda one: Client(one).rows()),
 }
 
 

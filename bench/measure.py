@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def run(command: Sequence[str | Path], log: Path, *, synced: bool = False) -> Co
         last = log.read_text(errors="replace").splitlines()[-3:]
         raise CommandFailed("\n".join([f"{' '.join(map(str, command))} ended with {process.returncode}:", *last]))
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def memory_mb(word: str | Path) -> float:
+    """What the processes with *word* in their command lines hold, pages that several share counted once (PSS)."""
+    total = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.fsencode(word) in (process / "cmdline").read_bytes().split(b"\0"):
+                lines = (process / "smaps_rollup").read_text().splitlines()
+                total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return total
 
 
 def in_turn(ours: Callable[[int], Cost], peer: Callable[[int], Cost], runs: int) -> tuple[list[Cost], list[Cost]]:

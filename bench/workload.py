@@ -9,12 +9,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
+from random import Random
 from stat import S_ISREG
 from typing import NamedTuple
 
 SMALL_BYTES = 64 * 1024
 LARGE_BYTES = 1 << 20
 MOST_FILES = 4000
+READERS, MANY_SECONDS = 64, 3.0
 MOST_BULK_BYTES = 200_000_000
 
 
@@ -58,7 +62,7 @@ def small(top: str) -> Used:
 
 def bulk(top: str) -> Used:
     files, size = [], 0
-    for path in sorted(_files(top, LARGE_BYTES, 1 << 40), key=os.path.getsize, reverse=True):
+    for path in _largest_first(top):
         size += os.path.getsize(path)
         files.append(path)
         if size > MOST_BULK_BYTES:
@@ -66,9 +70,32 @@ def bulk(top: str) -> Used:
     return _timed(files, _read)
 
 
+def many(top: str) -> Used:
+    """Let readers read at random past the page cache; the slowest one's work is taken for everybody's."""
+    descriptor = os.open(_largest_first(top)[0], os.O_RDONLY | os.O_DIRECT)
+    places = os.fstat(descriptor).st_size // SMALL_BYTES
+    started = time.perf_counter()
+
+    def read(seed: int) -> int:
+        room, numbers, done = mmap(-1, SMALL_BYTES), Random(seed), 0
+        while time.perf_counter() < started + MANY_SECONDS:
+            os.preadv(descriptor, [room], numbers.randrange(places) * SMALL_BYTES)
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(READERS) as readers:
+        slowest = min(readers.map(read, range(READERS)))
+    os.close(descriptor)
+    return Used(slowest * READERS, slowest * READERS * SMALL_BYTES, time.perf_counter() - started)
+
+
 KINDS: dict[str, Callable[[str], Used]] = {
-    "walk": walk, "stat": look_up, "open": open_, "small": small, "bulk": bulk,
+    "walk": walk, "stat": look_up, "open": open_, "small": small, "bulk": bulk, "many": many,
 }  # fmt: skip
+
+
+def _largest_first(top: str) -> list[str]:
+    return sorted(_files(top, LARGE_BYTES, 1 << 40), key=os.path.getsize, reverse=True)
 
 
 def _files(top: str, least: int, most: int) -> Iterator[str]:
@@ -96,10 +123,13 @@ def _open(path: str) -> int:
     return 0
 
 
+_ROOM = bytearray(LARGE_BYTES)  # new memory for each piece would take longer than the reading
+
+
 def _read(path: str) -> int:
     descriptor, size = os.open(path, os.O_RDONLY), 0
-    while data := os.read(descriptor, LARGE_BYTES):
-        size += len(data)
+    while piece := os.readv(descriptor, [_ROOM]):
+        size += piece
     os.close(descriptor)
     return size
 

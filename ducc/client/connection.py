@@ -129,11 +129,14 @@ class Connection:
     def serve(self) -> None:
         """Answer until the mount is gone, or `end` is called."""
         buffer, room = bytearray(_BUFFER_BYTES), memoryview(bytearray(_PAGES * wire.PAGE))
+        asked = select.poll()
+        for descriptor in (self._descriptor, self._wake):
+            asked.register(descriptor, select.POLLIN)
         while not self._ending:
             try:
                 size = os.readv(self._descriptor, [buffer])
             except BlockingIOError:
-                self._wait()
+                asked.poll(_BEAT_SECONDS * 1000)
                 self._beat()
             except OSError as error:
                 if error.errno == errno.ENODEV:
@@ -175,12 +178,6 @@ class Connection:
         except OSError:
             return False
         return True
-
-    def _wait(self) -> None:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        poll.poll(_BEAT_SECONDS * 1000)
 
     def _beat(self) -> None:
         now = time.monotonic()
