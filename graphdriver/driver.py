@@ -164,15 +164,18 @@ class Driver:
                 unmount(self._disk.merged(layer.number))
 
     def _mount(self, layer: Layer, below: Sequence[Layer], label: str) -> None:
-        lowers = [directory for lower in below for directory in self._lowers(lower)]
+        """Mount the layer over those below it, to be read only if it is part of an image."""
         number, top = layer.number, self._disk.top
-        options = [
-            *_OPTIONS,
-            f"workdir={self._disk.work(number).relative_to(top)}",
-            f"upperdir={self._disk.files(number).relative_to(top)}",
-            "lowerdir=" + ":".join(str(directory.relative_to(top)) for directory in lowers),
-            *([f'context="{label}"'] if label else []),
-        ]
+        own, work = self._disk.files(number), self._disk.work(number)
+        lowers = [directory for lower in below for directory in self._lowers(lower)]
+        options = [*_OPTIONS]
+        if layer.state is State.FILLED or self._store.is_parent(layer):
+            lowers.insert(0, own)
+        else:
+            options += [f"workdir={work.relative_to(top)}", f"upperdir={own.relative_to(top)}"]
+        options.append("lowerdir=" + ":".join(str(directory.relative_to(top)) for directory in lowers))
+        if label:
+            options.append(f'context="{label}"')
         place = self._disk.merged(number)
         place.mkdir(mode=0o700, exist_ok=True)
         self._mounter.overlay(place, options)

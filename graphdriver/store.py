@@ -67,6 +67,10 @@ class Store:
     def all(self) -> list[Layer]:
         return self._rows(f"{_SELECT} ORDER BY this.number")
 
+    def is_parent(self, layer: Layer) -> bool:
+        """Does any other layer lie on it?"""
+        return bool(self._rows(f"{_SELECT} WHERE this.parent = ? LIMIT 1", layer.number))
+
     def has(self, name: str) -> bool:
         return bool(self._rows(f"{_SELECT} WHERE this.name = ?", name))
 
@@ -124,7 +128,7 @@ class Store:
                 self._database.execute("ROLLBACK")
                 raise
 
-    def _rows(self, query: str, *parameters: str) -> list[Layer]:
+    def _rows(self, query: str, *parameters: str | int) -> list[Layer]:
         with self._lock:
             return [_layer(row) for row in self._database.execute(query, parameters)]
 

@@ -119,6 +119,19 @@ def test_a_layer_is_mounted_until_the_last_user_puts_it_back(running: GraphDrive
     running.call("Put", ID="nobody-knows-it")
 
 
+def test_a_layer_of_an_image_is_seen_and_can_not_be_written(running: GraphDriver, new) -> None:
+    written = new()
+    (running.get(written) / "x").touch()
+    running.call("Put", ID=written)
+    new(written)
+    for name, seen in (("upper", ["etc", "opt"]), (written, ["etc", "opt", "x"])):
+        place = running.get(name)
+        assert sorted(os.listdir(place)) == seen
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "y").touch()
+        running.call("Put", ID=name)
+
+
 def test_a_layer_that_is_removed_is_gone_mounted_or_not_and_that_can_be_repeated(running: GraphDriver, new) -> None:
     name = new()
     place = running.get(name)
