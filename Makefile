@@ -21,11 +21,10 @@ PYTEST = $(SUDO) $(BIN)/python -m pytest -ra --numprocesses=$(JOBS)
 
 BUILD_PACKAGES := python3-venv
 RUN_PACKAGES := fuse3 git
-TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker.io docker-compose \
-	docker-registry fio fish gcc man-db \
-	golang-github-containerd-containerd-dev golang-github-docker-docker-dev \
-	golang-github-gotestyourself-gotest.tools-dev golang-github-vbatts-tar-split-dev golang-go libcap2-bin runc skopeo squid systemd \
-	umoci util-linux zsh
+TEST_PACKAGES := attr busybox-static containerd debian-archive-keyring debootstrap docker-compose docker-registry \
+	docker.io fio fish fuse-overlayfs gcc golang-github-containerd-containerd-dev golang-github-docker-docker-dev \
+	golang-github-gotestyourself-gotest.tools-dev golang-github-vbatts-tar-split-dev golang-go libcap2-bin man-db \
+	podman runc skopeo squid systemd uidmap umoci util-linux zsh
 PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
 SOURCES := $(wildcard ducc graphdriver snapshotter volumes tests bench)
