@@ -20,7 +20,7 @@ from tests.needs import need_program, need_root
 
 CACHE = Path(__file__).parents[1] / ".cache" / "sid"
 DEBIAN = Path(__file__).parent / "images" / "debian.py"
-PACKAGES = ("apptainer", "ca-certificates", "catatonit", "crun", "fuse-overlayfs", "podman", "uidmap")
+PACKAGES = ("apptainer", "ca-certificates", "catatonit", "fuse-overlayfs", "podman", "runc", "uidmap")
 USER = "tester"  # an ordinary user inside the root
 UID = 1000
 TIMEOUT_SECONDS = 300
@@ -38,6 +38,7 @@ mkdir -p "$root/home/tester" "$root/run/tester"
 chown 1000:1000 "$root/home/tester" "$root/run/tester"
 mknod -m 666 "$root/run/fuse" c 10 229
 mount --bind "$root/run/fuse" "$root/dev/fuse"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mount --bind "$image" "$root/mnt"
 mount --bind "$scratch" "$root/srv"
 cd "$root"
@@ -64,13 +65,17 @@ def sid_root() -> Path:
 
 
 def enter(
-    command: Sequence[str], image: Path | str | bytes, user: str = USER, scratch: Path | None = None
+    command: Sequence[str],
+    image: Path | str | bytes,
+    user: str = USER,
+    scratch: Path | None = None,
+    unshare: Sequence[str] = (),
 ) -> "subprocess.CompletedProcess[str]":
     """Run *command* inside as *user* (`tester` or `root`); exit status and both streams.
 
-    *image* may be a symlink, as the public paths of a repository are.
+    *image* may be a symlink, as the public paths of a repository are. *unshare* are more options of `unshare`.
     """
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sid"]
+    words = ["unshare", "--mount", "--propagation", "private", *unshare, "sh", "-c", ENTER, "sid"]
     root = sid_root()
     place = [str(root), os.path.realpath(os.fsdecode(image)), str(scratch or root / "srv"), user]
     return subprocess.run(

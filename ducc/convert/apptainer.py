@@ -74,6 +74,7 @@ if [ -n "${{SINGULARITY_APPNAME:-}}" ]; then
     exit 0
 fi
 if [ -x /.singularity.d/test ]; then exec /.singularity.d/test "$@"; fi
+echo "this image has no test: nothing is done"
 exit 0
 """
 
@@ -98,7 +99,7 @@ fi
 
 _BASE = """#!/bin/sh
 LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs"
-PS1="Singularity> "
+PS1="${PS1:-Apptainer> }"
 export LD_LIBRARY_PATH PS1
 """
 

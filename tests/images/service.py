@@ -20,6 +20,7 @@ exec "$@"
 """
 SETTINGS = f"""\
 daemon off;
+user root;
 pid /tmp/nginx.pid;
 error_log stderr;
 events {{}}
