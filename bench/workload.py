@@ -1,7 +1,7 @@
-"""What is done to a directory to see how fast it is: `python -m bench.workload KIND DIRECTORY`.
+"""What is done to a directory to see how fast it is: `python -m bench.workload KIND DIRECTORY TIMES`.
 
-It prints the number of operations, the bytes that were read, and the seconds that both took, as JSON. The search for
-files is no part of the time.
+It prints, for each time, the number of operations, the bytes that were read, and the seconds that both took, as JSON.
+The search for files is no part of the time.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from mmap import mmap
 from random import Random
 from stat import S_ISREG
@@ -46,17 +47,17 @@ def walk(top: str) -> Used:
 
 def look_up(top: str) -> Used:
     """Ask for the attributes of files by their whole path."""
-    files = list(_files(top, 0, 1 << 62))[:MOST_FILES]
+    files = _files(top, 0, 1 << 62)[:MOST_FILES]
     return _timed(files, _stat)
 
 
 def open_(top: str) -> Used:
-    files = list(_files(top, 1, SMALL_BYTES))[:MOST_FILES]
+    files = _files(top, 1, SMALL_BYTES)[:MOST_FILES]
     return _timed(files, _open)
 
 
 def small(top: str) -> Used:
-    files = list(_files(top, 1, SMALL_BYTES))[:MOST_FILES]
+    files = _files(top, 1, SMALL_BYTES)[:MOST_FILES]
     return _timed(files, _read)
 
 
@@ -98,7 +99,12 @@ def _largest_first(top: str) -> list[str]:
     return sorted(_files(top, LARGE_BYTES, 1 << 40), key=os.path.getsize, reverse=True)
 
 
-def _files(top: str, least: int, most: int) -> Iterator[str]:
+@cache
+def _files(top: str, least: int, most: int) -> list[str]:
+    return list(_found(top, least, most))
+
+
+def _found(top: str, least: int, most: int) -> Iterator[str]:
     for directory, _, names in sorted(os.walk(top)):
         for name in sorted(names):
             path = f"{directory}/{name}"
@@ -135,8 +141,8 @@ def _read(path: str) -> int:
 
 
 def main() -> None:
-    kind, top = sys.argv[1:]
-    print(json.dumps(KINDS[kind](top)._asdict()))
+    kind, top, times = sys.argv[1:]
+    print(json.dumps([KINDS[kind](top)._asdict() for _ in range(int(times))]))
 
 
 if __name__ == "__main__":
