@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--default-registry", metavar="NAME", default="docker.io",
         help="with --registry: whose images are meant where nobody says it (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--archives", metavar="DIR", type=Path,
+        help="with --registry: an OCI layout; what it has of published layers is handed out as well",
+    )  # fmt: skip
     parser.add_argument("--port", metavar="N", type=int, required=True, help="0: any that is free")
     parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (127.0.0.1)")
 
@@ -55,13 +59,18 @@ def _repositories(storage: str) -> "tuple[str, str, Application]":
 def _mirror(arguments: argparse.Namespace) -> "tuple[str, str, Application]":
     from ducc.image.reference import Reference
     from ducc.mirror.answer import Answers
+    from ducc.mirror.archives import Archives
     from ducc.mirror.images import PublishedImages
     from ducc.mirror.server import MirrorServer
 
+    if arguments.archives and not os.path.isdir(arguments.archives / "blobs"):
+        raise BadInput(
+            f"archives {arguments.archives}: wanted the directory of an OCI layout, which has one named blobs"
+        )
     for directory in arguments.registry:
         if not os.path.isdir(directory):  # nor one whose mount is dead
             raise BadInput(f"registry {directory}: there is no such directory; wanted: where a repository is mounted")
     images = [PublishedImages(directory.absolute()) for directory in arguments.registry]
     named = Reference.parse(f"https://{arguments.default_registry}/any/image:any")
     what = "images of " + ", ".join(map(str, arguments.registry))
-    return what, "/v2/", MirrorServer(Answers(images), named.registry)
+    return what, "/v2/", MirrorServer(Answers(images, Archives(arguments.archives)), named.registry)

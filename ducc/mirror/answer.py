@@ -12,12 +12,14 @@ from urllib.parse import quote, urlencode
 
 from ducc.image.manifest import OCI_INDEX
 from ducc.image.reference import Reference
-from ducc.mirror.images import Document, PublishedImages
+from ducc.mirror.archives import Archives, Part
+from ducc.mirror.images import BLOB, Document, PublishedImages
 from ducc.mirror.question import Base, BlobOf, ManifestOf, Question, ReferrersOf, TagsOf
 from ducc.mirror.refusal import Refusal, no_blob, no_manifest
 from ducc.rootfs.locate import RepositoryUnavailable
 
 JSON = "application/json"
+NOT_MODIFIED = 304
 _RANGE = re.compile("bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NO_REFERRERS = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _BASE_HEADERS = {"docker-distribution-api-version": "registry/2.0"}
@@ -30,14 +32,15 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | Part
 
 
 class Answers:
-    """What *repositories*, the preferred one first, say. May be asked by any thread."""
+    """What *repositories*, the preferred one first, say, and layers of theirs among *archives*. For any thread."""
 
-    def __init__(self, repositories: Sequence[PublishedImages]) -> None:
+    def __init__(self, repositories: Sequence[PublishedImages], archives: Archives | None = None) -> None:
         self._repositories = repositories
+        self._archives = archives or Archives(None)
 
     def to(self, question: Question, headers: Mapping[str, str]) -> Answer:
         """Answer; *headers* are the request's, names in lower case. Raises `Refusal`."""
@@ -61,12 +64,16 @@ class Answers:
         if found is not None:
             return found
         name = f"{question.reference.registry}/{question.reference.repository}"
-        if self._first(lambda images: question.digest in images.contents(question.reference).layers or None):
+        digest = question.digest
+        if not self._first(lambda images: digest in images.contents(question.reference).layers or None):
+            raise no_blob(f"{digest} is in no published image of {name}")
+        archive = self._archives.open(digest)
+        if archive is None:
             raise no_blob(
-                f"{question.digest} is a layer of {name}, which is published as files and not as an archive: "
+                f"{digest} is a layer of {name}, which is published as files and not as an archive: "
                 "let ducc-snapshotter start the image, or fetch the layer from its own registry"
             )
-        raise no_blob(f"{question.digest} is in no published image of {name}")
+        return Document(archive, BLOB, digest)
 
     def _tags(self, question: TagsOf) -> Answer:
         found = self._first(lambda images: _any(images.contents(question.reference).tags))
@@ -109,14 +116,14 @@ def _of_document(document: Document, asked: Mapping[str, str]) -> Answer:
         **_BASE_HEADERS,
     }
     if etag in asked.get("if-none-match", ""):
-        return Answer(304, headers, b"")
+        return Answer(NOT_MODIFIED, headers, b"")
     wanted = _RANGE.fullmatch(asked.get("range", "")) if asked.get("if-range", etag) == etag else None
     if wanted is None or not (wanted[1] or wanted[2]):
-        return Answer(200, headers, document.data)
+        return Answer(200, headers, document.part(0, size))
     start, end = _bounds(wanted[1], wanted[2], size)
     if start >= end:
         raise Refusal(416, "SIZE_INVALID", f"it has {size} bytes", {"content-range": f"bytes */{size}"})
-    return Answer(206, {**headers, "content-range": f"bytes {start}-{end - 1}/{size}"}, document.data[start:end])
+    return Answer(206, {**headers, "content-range": f"bytes {start}-{end - 1}/{size}"}, document.part(start, end))
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:

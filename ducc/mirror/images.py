@@ -17,6 +17,7 @@ from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.image.manifest import Index, Manifest, parse_manifest
 from ducc.image.reference import Reference
+from ducc.mirror.archives import Archive, Part
 from ducc.mirror.files import MountedFiles
 from ducc.rootfs.locate import RepositoryUnavailable
 
@@ -30,9 +31,13 @@ _NAMES_REMEMBERED = 256
 class Document(NamedTuple):
     """Bytes to hand out, and what they are."""
 
-    data: bytes
+    data: bytes | Archive
     media_type: str
     digest: Digest
+
+    def part(self, start: int, end: int) -> bytes | Part:
+        """The bytes from *start* up to *end*."""
+        return self.data[start:end] if isinstance(self.data, bytes) else Part(self.data, start, end)
 
 
 @dataclass(frozen=True, slots=True)

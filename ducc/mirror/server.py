@@ -13,8 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 
 from ducc.errors import DuccError
 from ducc.image.reference import DOCKER_HUB, shown
-from ducc.mirror.answer import Answer, Answers, refused
-from ducc.mirror.question import read_question
+from ducc.mirror.answer import NOT_MODIFIED, Answer, Answers, refused
+from ducc.mirror.archives import Part
+from ducc.mirror.question import BlobOf, read_question
 from ducc.mirror.refusal import Refusal
 from ducc.serving import Message, Receive, Send
 
@@ -37,6 +38,7 @@ class MirrorServer:
         self._answers, self._default_registry = answers, default_registry
         self._deadline_seconds = deadline_seconds
         self._threads = ThreadPoolExecutor(_THREADS, "mirror")
+        self._blob_threads = ThreadPoolExecutor(_THREADS, "mirror-blob")  # hashing archives holds up nothing else
         self._under_way = 0
         self._metrics = CollectorRegistry()
         self._requests = Counter(
@@ -65,9 +67,8 @@ class MirrorServer:
             if path == b"/metrics":
                 return Answer(200, {"content-type": CONTENT_TYPE_LATEST}, generate_latest(self._metrics))
             question = read_question(path, scope["query_string"], self._default_registry)
-            asking = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._answers.to, question, _headers(scope)
-            )
+            threads = self._blob_threads if isinstance(question, BlobOf) else self._threads
+            asking = asyncio.get_running_loop().run_in_executor(threads, self._answers.to, question, _headers(scope))
             return await asyncio.wait_for(asking, self._deadline_seconds)
         except Refusal as refusal:
             return refused(refusal)
@@ -84,7 +85,19 @@ def _headers(scope: Message) -> Mapping[str, str]:
 
 async def _send(send: Send, answer: Answer, method: str) -> None:
     headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    if answer.status != 304:
+    if answer.status != NOT_MODIFIED:
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+    if isinstance(answer.body, Part) and method != "HEAD":
+        await _send_part(send, answer.body)
+    else:
+        body = b"" if method == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _send_part(send: Send, part: Part) -> None:
+    sent = 0
+    while piece := await asyncio.to_thread(part.piece, sent):
+        sent += len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})  # too short: the server breaks the connection

@@ -1,17 +1,19 @@
 """Published images while their registry is down: real engines ask `ducc serve --registry` in its place."""
 
 import json
+import os
 import re
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import requests
 
-from tests.builders import Image, Index, Layer, file, push, sha256
+from tests.builders import Image, Index, Layer, file, push, sha256, write_layout
 from tests.containerd import Containerd, running_containerd
 from tests.end_to_end.published import Published, repository
 from tests.images.small import system
@@ -71,7 +73,7 @@ def site(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def mirror(made: Published, mountpoint: Path, *options: str) -> str:
     """The URL of a new mirror, which is stopped with the repository's console."""
-    log = made.directory / "mirror.log"
+    log = made.directory / f"mirror-{len(options)}-{mountpoint.name}.log"
     process = made.ducc.start("serve", "--registry", mountpoint, *options, "--port", 0, log=log)
     while not (line := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
         assert process.poll() is None, log.read_text()
@@ -130,16 +132,29 @@ def test_skopeo_inspects_what_is_published(site: Site) -> None:
 
 
 def test_skopeo_asks_it_as_a_mirror_for_all_but_layers(site: Site, tmp_path: Path) -> None:
-    registries = tmp_path / "registries.conf"
-    registries.write_text(
-        f'[[registry]]\nlocation = "{site.dead}"\ninsecure = true\n'
-        f'[[registry.mirror]]\nlocation = "{site.mirror_host}"\ninsecure = true\n'
-    )
+    registries = registries_conf(tmp_path, site.dead, site.mirror_host)
     image = f"docker://{site.dead}/node/published:latest"
     assert skopeo("inspect", "--raw", image, registries=registries).stdout.encode() == PUBLISHED.manifest
     copied = skopeo("copy", image, f"dir:{tmp_path}/copy", registries=registries, status=1)
     assert f"reading blob {sha256(PUBLISHED.layers[0].blob)}" in copied.stderr
     assert "404" in copied.stderr
+
+
+def test_engines_that_unpack_images_themselves_pull_what_is_kept_beside(site: Site, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "kept", {"latest": PUBLISHED})
+    address = mirror(site.made, site.mountpoint, "--default-registry", site.dead, "--archives", str(layout))
+    registries = registries_conf(tmp_path, site.dead, address.removeprefix("http://"))
+    image = f"{site.dead}/node/published:latest"
+    skopeo("copy", f"docker://{image}", f"oci:{tmp_path}/copy:latest", registries=registries)
+    copied = {path.name for path in (tmp_path / "copy" / "blobs" / "sha256").iterdir()}
+    assert {sha256(blob).removeprefix("sha256:") for blob in PUBLISHED.blobs} <= copied
+    need_program("podman")
+    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(registries)}
+    with TemporaryDirectory() as place:  # podman wants short paths
+        podman = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver=vfs"]
+        pulled = subprocess.run([*podman, "pull", image], capture_output=True, text=True, timeout=120, env=environment)
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout.strip() == sha256(PUBLISHED.config).removeprefix("sha256:")
 
 
 def test_a_revision_that_is_published_meanwhile_is_served(site: Site, registry: Registry) -> None:
@@ -157,15 +172,25 @@ def test_a_revision_that_is_published_meanwhile_is_served(site: Site, registry: 
 
 
 def test_a_mount_that_is_gone_is_no_proof_that_an_image_is_not_published(site: Site, tmp_path: Path) -> None:
-    with site.made.served() as url, site.made.mounted(url) as mountpoint:
-        address = mirror(site.made, mountpoint)
-        path = f"{address}/v2/node/published/manifests/latest?ns={site.dead}"
-        assert requests.get(path, timeout=60).status_code == 200
-        subprocess.run(["umount", "--lazy", mountpoint], check=True)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    address = mirror(site.made, seen)
+    path = f"{address}/v2/node/published/manifests/latest?ns={site.dead}"
+    for _ in range(2):
         assert requests.get(path, timeout=60).status_code == 503
-        client = ["--url", url, "--public-key", site.made.public_key, "--cache", tmp_path / "cache"]
-        site.made.ducc("mount", site.made.fqrn, mountpoint, *client)
-        assert requests.get(path, timeout=60).status_code == 200
+        subprocess.run(["mount", "--bind", site.mountpoint, seen], check=True)
+        try:
+            assert requests.get(path, timeout=60).status_code == 200
+        finally:
+            subprocess.run(["umount", "--lazy", seen], check=True)
+
+
+def registries_conf(directory: Path, registry: str, asked_first: str) -> Path:
+    """A file by which podman and its kin ask a mirror first."""
+    path = directory / "registries.conf"
+    mirror = f'[[registry.mirror]]\nlocation = "{asked_first}"\ninsecure = true\n'
+    path.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n{mirror}')
+    return path
 
 
 def skopeo(*words: str, registries: Path | None = None, status: int = 0) -> "subprocess.CompletedProcess[str]":

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from tests.console import Console, stop
 from tests.unit.mirror.published import NAME, image, put
 
 ANSWER_SECONDS = 60
+LARGE = builders.Image([builders.Layer.of(builders.file("large", os.urandom(5_000_000)))])
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +36,18 @@ def mount(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(mount: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kept(mount: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OCI layout with one large published image."""
+    put(mount, f"{NAME}:large", LARGE)
+    return builders.write_layout(tmp_path_factory.mktemp("kept"), {"large": LARGE})
+
+
+@pytest.fixture(scope="module")
+def url(mount: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     log = home / "serve.log"
     with Console(home) as ducc:
-        process = ducc.start("serve", "--registry", mount, "--port", 0, log=log)
+        process = ducc.start("serve", "--registry", mount, "--archives", kept, "--port", 0, log=log)
         line = said(process, log, r"serving images of (.+) at (http://127\.0\.0\.1:\d+)/v2/\n")
         assert line[1] == str(mount)
         yield line[2]
@@ -176,6 +185,7 @@ def test_another_registry_can_be_meant_by_names_without_one(mount: Path, ducc: C
         ([], "--storage or --registry"),
         (["--registry", "/no/such/directory"], "no such directory"),
         (["--registry", "/", "--default-registry", "a/../b"], "malformed"),
+        (["--registry", "/", "--archives", "/proc"], "OCI layout"),
     ],
 )
 def test_options_that_can_not_be_used_are_one_clear_line(ducc: Console, words: list[str], said: str) -> None:
@@ -224,3 +234,17 @@ def test_the_layers_of_what_was_served_are_never_sent(url: str) -> None:
     layer: builders.Layer = image().layers[0]
     got = requests.get(f"{url}/v2/{NAME}/blobs/{sha256(layer.blob)}", timeout=ANSWER_SECONDS)
     assert (got.status_code, got.json()["errors"][0]["code"]) == (404, "BLOB_UNKNOWN")
+
+
+def test_a_kept_layer_comes_whole_and_in_parts_to_many_at_once(url: str) -> None:
+    blob = LARGE.layers[0].blob
+    path = f"{url}/v2/{NAME}/blobs/{sha256(blob)}"
+    head = requests.head(path, timeout=ANSWER_SECONDS)
+    assert (head.headers["content-length"], head.content) == (str(len(blob)), b"")
+
+    def fetch(number: int) -> bytes:
+        headers = {"Range": f"bytes={number}-"} if number else {}
+        return requests.get(path, headers=headers, timeout=ANSWER_SECONDS).content
+
+    with ThreadPoolExecutor(10) as crowd:
+        assert list(crowd.map(fetch, range(10))) == [blob[number:] for number in range(10)]
