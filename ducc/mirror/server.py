@@ -53,7 +53,7 @@ class MirrorServer:
             answer = await self._answer(scope)
             self._requests.labels(str(answer.status)).inc()
             log.info("%s %s: status=%d", scope["method"], shown(scope["raw_path"].decode("latin-1")), answer.status)
-            await _send(send, answer, scope["method"])
+            await _send(send, receive, answer, scope["method"])
         finally:
             self._under_way -= 1
 
@@ -83,21 +83,31 @@ def _headers(scope: Message) -> Mapping[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def _send(send: Send, answer: Answer, method: str) -> None:
+async def _send(send: Send, receive: Receive, answer: Answer, method: str) -> None:
     headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
     if answer.status != NOT_MODIFIED:
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if isinstance(answer.body, Part) and method != "HEAD":
-        await _send_part(send, answer.body)
+        await _send_part(send, receive, answer.body)
     else:
         body = b"" if method == "HEAD" else answer.body
         await send({"type": "http.response.body", "body": body})
 
 
-async def _send_part(send: Send, part: Part) -> None:
+async def _send_part(send: Send, receive: Receive, part: Part) -> None:
+    """Send until the client has it all, or has gone; if the file is too short by now, the connection is broken."""
+    gone = asyncio.ensure_future(_disconnection(receive))
     sent = 0
-    while piece := await asyncio.to_thread(part.piece, sent):
-        sent += len(piece)
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})  # too short: the server breaks the connection
+    try:
+        while not gone.done() and (piece := await asyncio.to_thread(part.piece, sent)):
+            sent += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        gone.cancel()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnection(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,5 +1,6 @@
 """Layers that somebody keeps: handed out bit for bit, if they are published and undamaged."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ducc.mirror.archives import Archives, Part
 from ducc.mirror.images import PublishedImages
 from ducc.mirror.question import read_question
 from ducc.mirror.refusal import Refusal
+from ducc.mirror.server import MirrorServer
 from tests import builders
 from tests.builders import sha256
 from tests.unit.mirror.published import NAME, image, put
@@ -107,3 +109,20 @@ def test_links_and_what_is_no_file_are_not_kept_layers(kept: Path, tmp_path: Pat
         with pytest.raises(Refusal, match="not as an archive"):
             ask(answers(kept), BLOB)
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def test_a_client_that_has_gone_is_sent_no_more(kept: Path) -> None:
+    left, sent = asyncio.Event(), []
+
+    async def receive() -> dict[str, object]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        sent.append(dict(message))  # type: ignore[call-overload]
+        left.set()  # as soon as it has the first bytes
+
+    path = f"/v2/{NAME}/blobs/{sha256(BLOB)}".encode()
+    scope = {"type": "http", "method": "GET", "raw_path": path, "query_string": b"", "headers": []}
+    asyncio.run(MirrorServer(answers(kept))(scope, receive, send))
+    assert sum(len(message.get("body", b"")) for message in sent) < len(BLOB)
