@@ -5,3 +5,4 @@ The flow of data is the order of the packages: `wishlist` → `registry` → `la
 """
 
 __version__ = "0.1.0"
+USER_AGENT = f"ducc/{__version__}"  # by which servers know us

@@ -29,7 +29,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from ducc import __version__
+from ducc import USER_AGENT
 from ducc.errors import DuccError
 from ducc.reach import CONNECT_SECONDS, IDLE_SECONDS, Manners, Reach
 from ducc.urls import DEFAULT_PORTS, Origin, origin, redacted
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # it writes whole URLs, whose queries may be secret
 warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)  # the operator has said so, for that server
 
-USER_AGENT = f"ducc/{__version__}"
 ATTEMPTS = 5
 MAX_REDIRECTS = 10
 LONGEST_PAUSE_SECONDS = 60.0  # also the most that a Retry-After is believed

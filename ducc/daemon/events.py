@@ -24,11 +24,10 @@ from typing import Protocol
 
 import requests
 
-from ducc import layout
+from ducc import USER_AGENT, layout
 from ducc.convert.observer import LayerProgress, Observer
 from ducc.errors import BadInput
 from ducc.image.digest import Digest
-from ducc.transport import USER_AGENT
 from ducc.urls import redacted
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ducc.transport import USER_AGENT
+from ducc import USER_AGENT
 
 _READ_SIZE = 1 << 20
 _LOOK_SECONDS = 0.25  # how exactly deadlines are kept
