@@ -30,6 +30,7 @@ class Published:
     def __init__(self, repository: Repository, head: Head) -> None:
         self._repository, self._head = repository, head
         self._unreadable: set[bytes] = set()
+        self._whole_layers: set[Digest] = set()
 
     @property
     def fqrn(self) -> str:
@@ -127,7 +128,11 @@ class Published:
         ]
 
     def _layer_is_whole(self, digest: Digest) -> bool:
-        return self.bound(layout.layer_tree(digest)) is not None and self.says_where_it_fits(digest)
+        if digest not in self._whole_layers:  # images share layers
+            if self.bound(layout.layer_tree(digest)) is None or not self.says_where_it_fits(digest):
+                return False
+            self._whole_layers.add(digest)
+        return True
 
     # --- whatever stands there ---
 

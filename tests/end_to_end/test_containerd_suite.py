@@ -6,17 +6,16 @@ snapshotter is not called overlayfs.
 
 import os
 import re
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.golang import built
 from tests.leftovers import mounts
 from tests.needs import need_root
 from tests.snapshotter import PROGRAM
 
-GOPATH = Path("/usr/share/gocode")
+NEEDS = "github.com/containerd/containerd/snapshots/testsuite"
 TESTS = 21
 SUITE = r"""
 package suite
@@ -69,17 +68,12 @@ func TestSnapshotter(t *testing.T) {
 
 def test_all_that_containerds_overlay_snapshotter_passes_is_passed(tmp_path_factory: pytest.TempPathFactory) -> None:
     need_root()
-    suite = GOPATH / "src/github.com/containerd/containerd/snapshots/testsuite"
-    if shutil.which("go") is None or not suite.is_dir():
-        pytest.skip("no Go or no suite: apt-get install golang-go golang-github-containerd-containerd-dev")
     tmp_path = tmp_path_factory.mktemp("s")  # short, since sockets are below it
-    (tmp_path / "suite_test.go").write_text(SUITE)
+    suite = built(tmp_path, SUITE, package="golang-github-containerd-containerd-dev", needs=NEEDS)
     (tmp_path / "config.toml").write_text('repository = "images.example.org"\nlog-level = "warn"\n')
-    building = {"GO111MODULE": "off", "GOPATH": GOPATH, "GOCACHE": tmp_path / "cache", "GOFLAGS": "-buildvcs=false"}
     running = {"PROGRAM": PROGRAM, "CONFIG": tmp_path / "config.toml", "TMPDIR": tmp_path}
-    environment = {**os.environ, **{name: str(value) for name, value in (building | running).items()}}
-    subprocess.run(["go", "test", "-c", "-o", "suite"], cwd=tmp_path, env=environment, check=True)
-    command = ["./suite", "-test.root", "-test.v", "-test.parallel", "2"]
+    environment = {**os.environ, **{name: str(value) for name, value in running.items()}}
+    command = [suite, "-test.root", "-test.v", "-test.parallel", "2"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     told = re.findall(r"^    --- ([A-Z]+): TestSnapshotter/(\w+)", done.stdout, re.MULTILINE)
     outcomes = {name: outcome for outcome, name in told}
@@ -87,4 +81,3 @@ def test_all_that_containerds_overlay_snapshotter_passes_is_passed(tmp_path_fact
     assert outcomes["Rename"] == "SKIP"
     assert len(outcomes) == TESTS
     assert mounts(tmp_path) == []
-    shutil.rmtree(tmp_path / "cache")

@@ -21,6 +21,7 @@ import pytest
 from tests.builders import Image, Layer, directory, file, hard_link, opaque, push, sha256, symlink, whiteout
 from tests.containerd import NAME, Containerd, running_containerd
 from tests.end_to_end.published import Published, repository
+from tests.golang import built
 from tests.images.small import system
 from tests.leftovers import mounts
 from tests.needs import need_fuse, need_root
@@ -296,6 +297,49 @@ def test_a_pull_by_ctr_which_says_no_digests_works_as_ever(node: Node) -> None:
         other("run", "--rm", "--snapshotter", NAME, reference, "plain", "/bin/cat", "/etc/motd").stdout == "changed\n"
     )
     other("images", "rm", "--sync", reference)
+
+
+CLIENT = """
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/containerd/containerd"
+	"github.com/containerd/containerd/namespaces"
+	"github.com/containerd/containerd/pkg/snapshotters"
+	"github.com/containerd/containerd/remotes/docker"
+)
+
+// Arguments: containerd's socket, a namespace, a snapshotter, a reference.
+func main() {
+	client, err := containerd.New(os.Args[1])
+	if err == nil {
+		ctx := namespaces.WithNamespace(context.Background(), os.Args[2])
+		hosts := docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts))
+		_, err = client.Pull(ctx, os.Args[4], containerd.WithPullUnpack, containerd.WithPullSnapshotter(os.Args[3]),
+			containerd.WithResolver(docker.NewResolver(docker.ResolverOptions{Hosts: hosts})),
+			containerd.WithImageHandlerWrapper(snapshotters.AppendInfoHandlerWrapper(os.Args[4])))
+	}
+	if err != nil {
+		println(err.Error())
+		os.Exit(1)
+	}
+}
+"""
+
+
+def test_a_program_that_pulls_by_containerds_library_and_annotates_fetches_no_layer(node: Node, tmp_path: Path) -> None:
+    needs = "github.com/containerd/containerd/pkg/snapshotters"
+    client = built(tmp_path, CLIENT, package="golang-github-containerd-containerd-dev", needs=needs)
+    reference, space = node.reference("published"), "by-library"
+    with node.fetching(PUBLISHED) as fetched:
+        subprocess.run([client, node.containerd.address, space, NAME, reference], check=True)
+    assert fetched == []
+    there = partial(node.containerd.ctr, namespace=space)
+    assert there("run", "--rm", "--snapshotter", NAME, reference, "x", "/bin/cat", "/etc/motd").stdout == "changed\n"
+    there("images", "rm", "--sync", reference)
 
 
 def test_a_container_is_committed_and_run_again(node: Node, tmp_path: Path) -> None:
