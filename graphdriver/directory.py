@@ -7,7 +7,7 @@ documentation.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,13 @@ def attributes(path: str | Path) -> dict[str, bytes]:
 
 
 def content_size(top: Path) -> int:
-    """Bytes of all that is below *top*, less directories; a file that has several names there counts once."""
-    sizes = {
-        (found.status.st_dev, found.status.st_ino): found.status.st_size
-        for found in walk(top)
-        if not found.is_directory
-    }
+    """Bytes of all that is below *top*: see `size_of`."""
+    return size_of(found.status for found in walk(top))
+
+
+def size_of(entries: Iterable[os.stat_result]) -> int:
+    """Bytes of *entries*, less directories; a file that has several names counts once."""
+    sizes = {(status.st_dev, status.st_ino): status.st_size for status in entries if not stat.S_ISDIR(status.st_mode)}
     return sum(sizes.values())
 
 

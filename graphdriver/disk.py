@@ -8,6 +8,7 @@ layers/<number>/p/<i>     links to the published layers that it stands for, topm
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ducc.rootfs.disk import Disk
@@ -33,17 +34,16 @@ class LayerDisk(Disk):
         new.chmod(0o755)  # whatever the umask: containers see it
         return new
 
-    def link(self, number: int, index: int, target: Path) -> Path:
-        """A short name for *target*; mounts that were made of another one do not notice."""
-        link = self._links(number) / str(index)
-        link.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if os.readlink(link) == str(target):
-                return link
-        new = link.with_name("new")
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        return new.rename(link)
+    def link(self, number: int, targets: Sequence[Path]) -> list[Path]:
+        """Short names for *targets*, in their order; mounts that were made of others do not notice."""
+        directory = self._links(number)
+        directory.mkdir(exist_ok=True)
+        links = [directory / str(index) for index in range(len(targets))]
+        for link, target in zip(links, targets, strict=True):
+            _point(link, target)
+        for left in set(os.listdir(directory)) - {link.name for link in links}:
+            (directory / left).unlink()
+        return links
 
     def linked(self, number: int) -> list[str]:
         """What the links lead to, topmost first."""
@@ -52,3 +52,13 @@ class LayerDisk(Disk):
 
     def _links(self, number: int) -> Path:
         return self.top / str(number) / "p"
+
+
+def _point(link: Path, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if os.readlink(link) == str(target):
+            return
+    new = link.with_name("new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.rename(link)

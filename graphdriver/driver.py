@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import shutil
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from ducc.layer.stream import Readable
 from ducc.rootfs.mounts import mounted
 from graphdriver.archive import archive_of_changes, archive_of_layer
 from graphdriver.changes import Change, ChangeKind, layer_changes, tree_changes
-from graphdriver.directory import Below, content_size, walk
+from graphdriver.directory import Below, content_size, size_of
 from graphdriver.disk import LayerDisk
 from graphdriver.layers import (
     Layer,
@@ -191,7 +192,7 @@ class Driver:
         """Short names for the directories of *image*, all of which can be read now."""
         found = self._images.directories(image)
         with self._directories:
-            return [self._disk.link(layer.number, index, target) for index, target in enumerate(found)]
+            return self._disk.link(layer.number, found)
 
     # --- archives ---
 
@@ -227,11 +228,10 @@ class Driver:
 
     def _thin(self, top: Path) -> ThinImage | None:
         """What the lowest layer of an image stands for, if it is that of a thin image."""
-        entries = [(found.path, found.status) for found in walk(top)]
-        if [path for path, _ in entries] != [f"/{FILE}".encode()] or not (top / FILE).is_file():
+        if os.listdir(top) != [FILE] or not stat.S_ISREG((status := os.lstat(top / FILE)).st_mode):
             return None
-        if entries[0][1].st_size > _LONGEST_THIN or (top / FILE).is_symlink():
-            raise RefusedCall(f"{FILE}: not a file of {_LONGEST_THIN} bytes at most")
+        if status.st_size > _LONGEST_THIN:
+            raise RefusedCall(f"{FILE}: more than {_LONGEST_THIN} bytes")
         return ThinImage.parse((top / FILE).read_bytes())
 
     def diff(self, name: str, parent: str) -> Iterator[bytes]:
@@ -258,9 +258,7 @@ class Driver:
             return content_size(self._disk.files(layer.number))
         with self._compared(name, parent) as (new, changes):
             kept = [new / os.fsdecode(change.path[1:]) for change in changes if change.kind is not ChangeKind.DELETED]
-            found = {(status.st_dev, status.st_ino): status.st_size for status in map(os.lstat, kept)}
-            directories = {(status.st_dev, status.st_ino) for status in map(os.lstat, filter(_is_directory, kept))}
-            return sum(size for inode, size in found.items() if inode not in directories)
+            return size_of(map(os.lstat, kept))
 
     @contextmanager
     def _compared(self, name: str, parent: str) -> Iterator[tuple[Path, list[Change]]]:
@@ -315,7 +313,3 @@ class Driver:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             yield
-
-
-def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
