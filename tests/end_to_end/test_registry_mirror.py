@@ -15,6 +15,7 @@ import requests
 
 from tests.builders import Image, Index, Layer, file, push, sha256, write_layout
 from tests.containerd import Containerd, running_containerd
+from tests.dockerd import running_dockerd
 from tests.end_to_end.published import Published, repository
 from tests.images.small import system
 from tests.leftovers import mounts
@@ -59,6 +60,10 @@ def site(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             push(registry.host, "mirrored/alive", "latest", PUBLISHED)
             wishes = [f"http://{host}/node/{name}:latest" for name in ("published", "several", "pause")]
             made.convert(*wishes, f"http://{registry.host}/mirrored/alive:latest")
+            push(host, "library/hub-image", "latest", PUBLISHED)
+            settings = top / "registries.yaml"
+            settings.write_text(f"registries: {{docker.io: {{mirrors: [{{url: 'http://{host}'}}]}}}}\n")
+            made.convert("https://registry.hub.docker.com/library/hub-image:latest", options=["--registries", settings])
         with made.served() as url, made.mounted(url) as mountpoint:
             address = mirror(made, mountpoint, "--default-registry", host)
             with (
@@ -73,7 +78,7 @@ def site(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def mirror(made: Published, mountpoint: Path, *options: str) -> str:
     """The URL of a new mirror, which is stopped with the repository's console."""
-    log = made.directory / f"mirror-{len(options)}-{mountpoint.name}.log"
+    log = made.directory / f"mirror-{time.monotonic_ns()}.log"
     process = made.ducc.start("serve", "--registry", mountpoint, *options, "--port", 0, log=log)
     while not (line := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
         assert process.poll() is None, log.read_text()
@@ -155,6 +160,15 @@ def test_engines_that_unpack_images_themselves_pull_what_is_kept_beside(site: Si
         pulled = subprocess.run([*podman, "pull", image], capture_output=True, text=True, timeout=120, env=environment)
     assert pulled.returncode == 0, pulled.stderr
     assert pulled.stdout.strip() == sha256(PUBLISHED.config).removeprefix("sha256:")
+
+
+def test_docker_pulls_what_is_kept_of_docker_hub(site: Site, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "kept", {"latest": PUBLISHED})
+    address = mirror(site.made, site.mountpoint, "--archives", str(layout))
+    options = ["--registry-mirror", address, "--storage-driver", "overlay2"]
+    with running_dockerd(tmp_path / "d", *options) as docker:  # it can reach no Docker Hub
+        docker.docker("pull", "hub-image")
+        assert docker.run("hub-image", "cat", "/etc/motd") == "published\n"
 
 
 def test_a_revision_that_is_published_meanwhile_is_served(site: Site, registry: Registry) -> None:
