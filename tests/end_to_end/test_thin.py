@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+import time
 
 import pytest
+import requests
 
 from tests import builders
 from tests.builders import Image, Index, Layer
+from tests.console import stop
 from tests.end_to_end.published import FQRN, repository
 from tests.fakes.token_server import token_server
 from tests.needs import need_program, need_root
@@ -15,6 +18,7 @@ from tests.registry import PASSWORD, USER, running_registry
 pytestmark = pytest.mark.engine
 
 BASE, APP = Layer.of(builders.file("base", b"b")), Layer.of(builders.file("app", b"a"), compression="zstd")
+PATIENCE_SECONDS = 120
 HOSTILE = 'it\'s "x" $HOME `id` \\ \n é'
 SETTINGS = {
     "User": "1000:100",
@@ -230,3 +234,30 @@ def test_one_image_alone_may_have_a_thin_one_and_a_dry_run_pushes_none(made, reg
     before = changes(output)
     assert made.ducc(*words, "--dry-run").json["repositories"][0]["images"] == [{"image": wanted, "plan": "push"}]
     assert changes(output) == before
+
+
+def test_the_loop_pushes_thin_images_and_again_when_they_are_others(made, registry, output, tmp_path):
+    wanted = wish(registry, "thin/loop")
+    path = made.wishlist(wanted)
+    path.write_text(path.read_text() + f"output_format: 'http://{output.host}/loop:$(tag)'\n")
+    words = ["loop", path, *made.publisher, "--state", tmp_path / "state", "--interval", "1s"]
+    loop = made.ducc.start(*words)
+    thin = pushed_at(output, "loop:1", other_than=None)
+    builders.push(output.host, "loop", "1", ARM)
+    assert pushed_at(output, "loop:1", other_than=builders.sha256(ARM.manifest)) == thin
+    assert made.revision == 2
+    stop(loop)
+
+
+def pushed_at(registry, name, *, other_than):
+    """The digest that a tag names, as soon as it is another one."""
+    repository, _, tag = name.partition(":")
+    url = f"{registry.url}/v2/{repository}/manifests/{tag}"
+    accept = {"Accept": f"{builders.MANIFEST_TYPES['docker']}, {builders.MANIFEST_TYPES['oci']}"}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        answer = requests.head(url, headers=accept, timeout=PATIENCE_SECONDS)
+        if answer.ok and (found := answer.headers["Docker-Content-Digest"]) != other_than:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{url} names nothing else")
