@@ -1,7 +1,8 @@
 """A machine with a repository's mount, the graph driver and a daemon that uses it, for the length of a `with` block."""
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ class Site:
 
     registry: Registry
     made: Published
-    url: str
+    repository: Path  # where the client has it mounted, whatever becomes of `mountpoint`
     mountpoint: Path
     driver: GraphDriver
     docker: Dockerd
@@ -31,15 +32,12 @@ class Site:
     def reference(self, name: str) -> str:
         return f"{self.registry.host}/{name}:latest"
 
-    def convert(self, *names: str) -> None:
-        """Publish images of the registry, and their thin images as `thin/<name>`."""
-        wishlist = self.made.wishlist(*(f"http://{self.reference(name)}" for name in names))
-        wishlist.write_text(f"{wishlist.read_text()}output_format: 'http://{self.registry.host}/thin/$(image)'\n")
-        self.made.ducc("convert", wishlist, *self.made.publisher, "--json")
-
     def mount(self) -> None:
-        client = ["--url", self.url, "--public-key", self.made.public_key, "--cache", self.made.directory / "cache"]
-        self.made.ducc("mount", self.made.fqrn, self.mountpoint, *client)
+        """Show the repository where the driver looks for it."""
+        subprocess.run(["mount", "--bind", self.repository, self.mountpoint], check=True)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", self.mountpoint], check=False)
 
     def pull(self, name: str) -> str:
         self.docker.docker("pull", "--quiet", self.reference(name))
@@ -80,13 +78,21 @@ def running_site(top: Path, registry: Registry, *images: str) -> Iterator[Site]:
         driver = opened.enter_context(running_graph_driver(top / "g", (made.fqrn, mountpoint), address=address))
         options = ("--experimental", "--live-restore", "--storage-driver", driver.name)
         docker = opened.enter_context(running_dockerd(top / "d", *options, registry=registry.host))
-        site = Site(registry, made, url, mountpoint, driver, docker)
-        site.convert(*images)
+        publish_thin(made, registry, images)
+        mounted = opened.enter_context(made.mounted(url))
+        site = Site(registry, made, mounted, mountpoint, driver, docker)
         site.mount()
+        opened.callback(site.unmount)
+        opened.callback(docker.stop)
         yield site
-        docker.stop()
-        made.unmount(mountpoint)
     assert mounts(top) == []
+
+
+def publish_thin(made: Published, registry: Registry, images: Sequence[str]) -> None:
+    """Publish *images* of the registry, and their thin images as `thin/<name>`."""
+    wishlist = made.wishlist(*(f"http://{registry.host}/{name}:latest" for name in images))
+    wishlist.write_text(f"{wishlist.read_text()}output_format: 'http://{registry.host}/thin/$(image)'\n")
+    made.ducc("convert", wishlist, *made.publisher, "--json")
 
 
 def container_tree(docker: Dockerd, image: str) -> Tree:

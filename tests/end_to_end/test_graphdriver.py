@@ -228,7 +228,7 @@ def test_a_hostile_thin_image_is_refused_in_one_line_when_it_is_pulled(site: Sit
 
 def test_a_repository_that_goes_is_told_and_comes_back(site: Site) -> None:
     image = site.pull("thin/site/published")
-    site.made.unmount(site.mountpoint)
+    site.unmount()
     said = site.docker.run(image, "/bin/true", status=None)
     assert f"{site.made.fqrn} is not mounted at {site.mountpoint}" in said
     site.mount()
