@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _BUFFER_BYTES = 128 * 1024  # no request is larger, since nothing is written
 _BACKGROUND = 64  # reads ahead that the kernel may have waiting
 _PAGES = 256  # of one read
+_MOST_PARTS = os.sysconf("SC_IOV_MAX")  # of what is written at once; else nobody gets an answer
 _DISK_THREADS, _NETWORK_THREADS = 16, 64
 _BEAT_SECONDS = 5.0
 _KILLED = 1 << (signal.SIGKILL - 1)
@@ -265,6 +266,8 @@ class Connection:
     def _send(self, head: bytes, *parts: Buffer) -> None:
         if self._ended:
             return  # the descriptor may be another's by now
+        if len(parts) >= _MOST_PARTS:
+            parts = (b"".join(parts),)
         with suppress(OSError):  # nobody waits any more, or the mount is gone
             os.writev(self._descriptor, [head, *parts])
 
