@@ -146,11 +146,8 @@ class Driver:
             require_whole(layer)
             if layer.thin is not None or not below:
                 return self._disk.files(layer.number)  # so that Docker finds what the layer was made of
-            place = self._disk.merged(layer.number)
-            if not os.path.ismount(place):
-                self._mount(layer, below, label)
-            self._store.count(layer, layer.users + 1)
-            return place
+            lowers = [directory for lower in below for directory in self._lowers(lower)]
+            return self._use(layer, lowers, label)
 
     def put(self, name: str) -> None:
         """One user less. Putting what nobody has, or what is not there, is no fault."""
@@ -164,22 +161,30 @@ class Driver:
             if layer.users <= 1:
                 unmount(self._disk.merged(layer.number))
 
-    def _mount(self, layer: Layer, below: Sequence[Layer], label: str) -> None:
-        """Mount the layer over those below it, to be read only if it is part of an image."""
-        number, top = layer.number, self._disk.top
-        own, work = self._disk.files(number), self._disk.work(number)
-        lowers = [directory for lower in below for directory in self._lowers(lower)]
+    def _use(self, layer: Layer, lowers: Sequence[Path], label: str = "") -> Path:
+        """Let the layer have one user more, and be mounted over *lowers*."""
+        place = self._disk.merged(layer.number)
+        if not os.path.ismount(place):
+            place.mkdir(mode=0o700, exist_ok=True)
+            self._mounter.overlay(place, self._options(layer, lowers, label))
+        self._store.count(layer, layer.users + 1)
+        return place
+
+    def _options(self, layer: Layer, lowers: Sequence[Path], label: str) -> list[str]:
+        """How to mount the layer; it can be read only if it is part of an image."""
+        own, work = self._disk.files(layer.number), self._disk.work(layer.number)
         options = [*_OPTIONS]
-        if layer.state is State.FILLED or self._store.is_parent(layer):
-            lowers.insert(0, own)
+        if layer.thin is not None:
+            lowers = [*lowers, self._disk.empty]
+        elif layer.state is State.FILLED or self._store.is_parent(layer):
+            lowers = [own, *lowers]
         else:
-            options += [f"workdir={work.relative_to(top)}", f"upperdir={own.relative_to(top)}"]
-        options.append("lowerdir=" + ":".join(str(directory.relative_to(top)) for directory in lowers))
-        if label:
-            options.append(f'context="{label}"')
-        place = self._disk.merged(number)
-        place.mkdir(mode=0o700, exist_ok=True)
-        self._mounter.overlay(place, options)
+            options += [f"workdir={self._short(work)}", f"upperdir={self._short(own)}"]
+        options.append("lowerdir=" + ":".join(map(self._short, lowers)))
+        return [*options, f'context="{label}"'] if label else options
+
+    def _short(self, directory: Path) -> str:
+        return str(directory.relative_to(self._disk.top))
 
     def _lowers(self, layer: Layer) -> list[Path]:
         """The directories that overlayfs is to stack for *layer*, topmost first."""
@@ -263,17 +268,22 @@ class Driver:
     @contextmanager
     def _compared(self, name: str, parent: str) -> Iterator[tuple[Path, list[Change]]]:
         """Where *name* is seen, and what is different there from what is seen of *parent* ("": of nothing)."""
-        with self._got(name) as new:
+        with self._seen(name) as new:
             if not parent:
                 yield new, tree_changes(None, new)
             else:
-                with self._got(parent) as old:
+                with self._seen(parent) as old:
                     changes = tree_changes(old, new)
                 yield new, changes
 
     @contextmanager
-    def _got(self, name: str) -> Iterator[Path]:
-        place = self.get(name, "")
+    def _seen(self, name: str) -> Iterator[Path]:
+        """Where what lies on the layer sees it. That of a thin image is seen as what it stands for."""
+        with self._held(name):
+            layer = self._store.get(name)
+            place = self._use(layer, self._lowers(layer)) if layer.thin is not None else None
+        if place is None:
+            place = self.get(name, "")
         try:
             yield place
         finally:

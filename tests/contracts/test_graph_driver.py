@@ -317,6 +317,17 @@ def test_what_lies_on_a_thin_image_is_seen_over_its_published_layers(
     assert running.call("DiffSize", ID=base, Parent="") == {"Size": size}
 
 
+def test_a_diff_against_a_thin_image_is_less_what_that_stands_for(running: GraphDriver, new, published: Path) -> None:
+    running.apply(base := new(""), thin(DIGEST))
+    (running.get(below := new(base)) / "one").write_text("1")
+    running.call("Put", ID=below)
+    (running.get(name := new(below)) / "two").write_text("2")
+    changes = running.call("Changes", ID=name, Parent=base)["Changes"]
+    assert changes == [{"Path": "/one", "Kind": 1}, {"Path": "/two", "Kind": 1}]
+    assert running.call("DiffSize", ID=name, Parent=base) == {"Size": 2}
+    assert len([line for line in mounts(running.home) if " overlay " in line]) == 1
+
+
 @pytest.mark.parametrize("fqrn", ["a.example.org", "elsewhere.example.org"])
 def test_any_configured_repository_that_has_the_layer_serves(
     running: GraphDriver, new, published: Path, fqrn: str

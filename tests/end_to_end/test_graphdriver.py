@@ -115,10 +115,10 @@ def test_work_on_a_published_image_is_built_committed_pushed_and_pulled_again(si
     context = site.made.directory / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(recipe)
-    for name, kit in (("classic", "0"), ("kit", "1")):
+    for name, kit, options in (("classic", "0", ()), ("squashed", "0", ("--squash",)), ("kit", "1", ())):
         target = site.reference(f"work/{name}")
-        words = ("build", "--network", "none", "--tag", target, context)
-        site.docker.docker(*words, DOCKER_BUILDKIT=kit)
+        site.docker.docker("build", "--network", "none", "--tag", target, *options, context, DOCKER_BUILDKIT=kit)
+        assert int(site.docker.docker("inspect", "--format", "{{.Size}}", target).stdout) < 2000, "a base was unpacked"
         site.docker.docker("push", "--quiet", target)
         site.docker.docker("rmi", "--force", target)
         site.docker.docker("pull", "--quiet", target)
