@@ -25,7 +25,7 @@ DEADLINE_SECONDS = 30.0
 _METHODS = ("GET", "HEAD")
 _MOST_AT_ONCE = 1000
 _THREADS = 16
-_NOBODY_READS_IT = Refusal(500, "UNKNOWN", "an answer could not be made; the log of the mirror says why")
+_FAULT = Refusal(500, "UNKNOWN", "an answer could not be made; the log of the mirror says why")
 
 
 class MirrorServer:
@@ -76,7 +76,7 @@ class MirrorServer:
             return refused(Refusal(503, "UNAVAILABLE", "a repository does not answer", {"retry-after": "10"}))
         except DuccError as error:
             log.error("no answer: %s", error)
-            return refused(_NOBODY_READS_IT)
+            return refused(_FAULT)
 
 
 def _headers(scope: Message) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ import requests
 from tests.builders import Image, Index, Layer, file, push, sha256, write_layout
 from tests.containerd import Containerd, running_containerd
 from tests.dockerd import running_dockerd
+from tests.end_to_end import stock
 from tests.end_to_end.published import Published, repository
 from tests.images.small import system
 from tests.leftovers import mounts
@@ -183,6 +184,16 @@ def test_a_revision_that_is_published_meanwhile_is_served(site: Site, registry: 
             got = requests.get(path.format(locator), timeout=60)
             assert got.content == image.manifest
     assert requests.get(path.format(sha256(PUBLISHED.manifest)), timeout=60).status_code == 404
+
+
+@pytest.mark.engine
+def test_it_reads_a_mount_of_the_stock_client_as_well(site: Site) -> None:
+    stock.need_stock()
+    with site.made.served() as url, stock.mounted(site.made, url) as mountpoint:
+        address = mirror(site.made, mountpoint)
+        for locator in ("latest", sha256(PUBLISHED.manifest)):
+            path = f"{address}/v2/node/published/manifests/{locator}?ns={site.dead}"
+            assert requests.get(path, timeout=60).content == PUBLISHED.manifest
 
 
 def test_a_mount_that_is_gone_is_no_proof_that_an_image_is_not_published(site: Site, tmp_path: Path) -> None:
