@@ -24,6 +24,7 @@ from ducc import __version__
 from ducc.catalog.reader import Catalog
 from ducc.catalog.schema import Counters
 from ducc.client.attachments import Attachment, Node
+from ducc.client.cache import Content
 from ducc.client.fetch import Wanted
 from ducc.client.head import Head
 from ducc.client.inodes import ROOT_INODE
@@ -125,7 +126,7 @@ class Magic:
 
     def _local_hash(self, entry: Entry) -> bytes:
         """The hash that the file in the cache would be published under, compressed as the stock tools do."""
-        content = self._repository.fetcher.cached(*pieces(entry))
+        content = self._repository.fetcher.cached(*pieces(entry)) if entry.size else Content.in_memory(b"")
         if content is None:
             return _NOT_CACHED
         compressing, digest, offset = zlib.compressobj(), hashlib.sha1(), 0

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ducc.catalog.tree import Node
+from tests.end_to_end.overlay import overlay
 from tests.end_to_end.test_client_configuration import Configured, configured
 from tests.end_to_end.test_client_survival import drop_caches
 from tests.end_to_end.test_mount import Site, site, wait_for
@@ -184,6 +187,33 @@ def test_readers_at_once_cost_one_request_for_each_object(site: Site) -> None:
     shown = site.ducc("client", "status", site.root, "--json").json
     (mount,) = shown.get("mounts", shown)
     assert mount["cache"]["misses"] <= FILES + 2  # and certificate and catalog
+
+
+@pytest.mark.parametrize(("number", "size"), [(40, 100_000), (1500, 300)])
+@pytest.mark.parametrize("disk", ["1m", "30m"], ids=["full disk", "disk"])
+def test_a_file_of_many_small_pieces_is_read_in_one_go(number: int, size: int, disk: str, site: Site) -> None:
+    """One read of the kernel's needs more pieces than are held at a time, or than one system call can write."""
+    pieces = [os.urandom(size) for _ in range(number)]
+    with small_disk(site.cache, disk):
+        site.publish({b"/file": site.publisher.chunked(b"file", *pieces)})
+        site.mount()
+        for _ in range(2):
+            drop_caches()
+            done = subprocess.run(["cat", site.root / "file"], capture_output=True, timeout=120, check=True)
+            assert done.stdout == b"".join(pieces)
+        site.ducc("umount", site.root)
+
+
+def test_thousands_of_short_names_are_listed_through_an_overlay(site: Site, tmp_path: Path) -> None:
+    """Overlayfs asks for more names at a time than anybody else."""
+    entry = site.publisher.file(b"", b"x")
+    site.publish({b"/d/%d" % number: entry._replace(name=b"%d" % number) for number in range(5000)})
+    site.mount()
+    with overlay([site.root], tmp_path / "overlay", writable=True) as merged:
+        (merged / "d" / "new").touch()
+        done = subprocess.run(["ls", "-f", merged / "d"], capture_output=True, text=True, timeout=120, check=True)
+        assert set(done.stdout.split()) == {".", "..", "new", *map(str, range(5000))}
+        assert len(os.listdir(site.root / "d")) == 5000
 
 
 def test_ten_thousand_names_while_revisions_follow_one_another(site: Site) -> None:

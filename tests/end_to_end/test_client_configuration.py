@@ -421,6 +421,7 @@ OF_A_PROCESS = {
     "logbuffer",
     "maxfd",
     "nclg",
+    "ndiropen",
     "ndownload",
     "nopen",
     "pid",
