@@ -80,27 +80,27 @@ def node(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize(
-    ("suite", "heading"),
+    ("name", "suite", "heading"),
     [
-        ("trixie", "For the whole node: 1.6 and 1.7"),
-        ("sid", "For the whole node: 2.0, or client-side pulls of 2.1 and newer"),
-        ("sid", "For the whole node: 2.1 and newer, by the transfer service"),
+        ("1.7", "trixie", "For the whole node: 1.6 and 1.7"),
+        ("2.0", "sid", "For the whole node: 2.0, or client-side pulls of 2.1 and newer"),
+        ("2.1", "sid", "For the whole node: 2.1 and newer, by the transfer service"),
     ],
 )
-def test_every_pod_of_a_node_starts_from_the_repository(node: Node, suite: str, heading: str, tmp_path: Path) -> None:
+def test_every_pod_of_a_node_starts_from_the_repository(node: Node, name: str, suite: str, heading: str) -> None:
     (tables,) = PAGE.below(heading)
     settings = node.settings(tables, f"{node.dead}/node/pause:latest")
-    with running_newer_containerd(suite, node.directory / tmp_path.name, node.directory, settings) as kubelet:
+    with running_newer_containerd(suite, node.directory / name, node.directory, settings) as kubelet:
         run_published(kubelet, f"{node.dead}/node/published:latest")
 
 
-@pytest.mark.parametrize(("suite", "number"), [("trixie", 0), ("sid", 1)])
+@pytest.mark.parametrize(("name", "suite", "number"), [("c1.7", "trixie", 0), ("c2.1", "sid", 1)])
 def test_pods_of_the_class_start_from_the_repository_beside_others(
-    node: Node, suite: str, number: int, tmp_path: Path
+    node: Node, name: str, suite: str, number: int
 ) -> None:
     tables = PAGE.below("For pods that ask for it: a runtime of its own")[number]
     settings = node.settings(tables, f"{node.alive.host}/newer/pause:latest")
-    directory = node.directory / tmp_path.name
+    directory = node.directory / name
     with running_newer_containerd(suite, directory, node.directory, settings, runtime_class="ducc") as kubelet:
         run_published(kubelet, f"{node.dead}/node/published:latest")
         with Kubelet(kubelet.address, kubelet.logs).pod("ordinary"):
