@@ -237,7 +237,10 @@ class Driver:
             return None
         if status.st_size > _LONGEST_THIN:
             raise RefusedCall(f"{FILE}: more than {_LONGEST_THIN} bytes")
-        return ThinImage.parse((top / FILE).read_bytes())
+        image = ThinImage.parse((top / FILE).read_bytes())
+        if not image.layers:
+            raise RefusedCall(f"{FILE}: it names no layers")
+        return image
 
     def diff(self, name: str, parent: str) -> Iterator[bytes]:
         """The archive of what is different from *parent*, piece by piece."""

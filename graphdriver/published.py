@@ -28,11 +28,15 @@ class PublishedImages:
         self._layers = PublishedLayers(repositories, deadline_seconds)
 
     def directories(self, image: ThinImage) -> Sequence[Path]:
-        """The directories of the layers of *image*, topmost first. Raises `ThinImageUnavailable`."""
+        """The directories of the layers of *image*, topmost first, or one that has all of them.
+
+        Raises `ThinImageUnavailable`.
+        """
         digests = [layer.digest for layer in image.layers]
         try:
-            diff_ids = [self._layers.diff_id(digest) for digest in digests]
-            return self._layers.directories(stacked(digests, diff_ids))
+            stack = stacked(digests, [self._layers.diff_id(digest) for digest in digests])
+            whole = self._layers.whole(stack[-1]) if stack else None
+            return [whole.directory] if whole else self._layers.directories(stack)
         except (NotPublished, LayersUnavailable) as error:
             named = sorted({layer.fqrn for layer in image.layers} - self._names)
             unknown = f"; it names {', '.join(named)}, which is not configured here" if named else ""

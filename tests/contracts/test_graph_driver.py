@@ -21,7 +21,7 @@ from tests.builders import directory, file, opaque, tar, whiteout
 from tests.graph_driver import GraphDriver, running_graph_driver
 from tests.leftovers import mounts
 from tests.needs import need_root
-from tests.snapshotter import publish, repository_mount
+from tests.snapshotter import publish, publish_whole, repository_mount
 
 PATIENCE_SECONDS = 60
 LOWER = tar(
@@ -317,6 +317,18 @@ def test_what_lies_on_a_thin_image_is_seen_over_its_published_layers(
     assert running.call("DiffSize", ID=base, Parent="") == {"Size": size}
 
 
+def test_one_directory_that_has_all_layers_is_used_if_it_is_there(running: GraphDriver, new, published: Path) -> None:
+    _, place = running.repositories[0]
+    other = "sha256:" + "b" * 64
+    describe(publish(place, other), other)
+    running.apply(base := new(""), thin(DIGEST, other))
+    assert running.call("GetMetadata", ID=base)["Metadata"]["LowerDir"].count(":") == 1
+    whole = publish_whole(place, DIGEST, other)
+    (whole / "all").touch()
+    assert os.listdir(running.get(new(base))) == ["all"]
+    assert running.call("GetMetadata", ID=base)["Metadata"]["LowerDir"] == str(whole)
+
+
 def test_a_diff_against_a_thin_image_is_less_what_that_stands_for(running: GraphDriver, new, published: Path) -> None:
     running.apply(base := new(""), thin(DIGEST))
     (running.get(below := new(base)) / "one").write_text("1")
@@ -335,6 +347,10 @@ def test_any_configured_repository_that_has_the_layer_serves(
     base = new("")
     assert "Err" not in running.apply(base, thin(DIGEST, fqrn=fqrn))
     assert (running.get(new(base)) / "program").is_file()
+
+
+def test_a_thin_image_of_nothing_is_refused(running: GraphDriver, new) -> None:
+    assert "names no layers" in running.apply(new(""), thin())["Err"]
 
 
 def test_a_thin_image_of_what_nobody_has_is_refused_and_names_the_layer(running: GraphDriver, new) -> None:
