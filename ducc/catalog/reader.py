@@ -98,6 +98,9 @@ class Catalog:
     def close(self) -> None:
         self._database.close()
 
+    def __del__(self) -> None:
+        self.close()  # a connection refers to itself: without this its memory would stay until the collector comes
+
     def properties(self) -> dict[bytes, bytes]:
         return dict(self._query("SELECT key, value FROM properties"))
 
