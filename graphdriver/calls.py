@@ -4,10 +4,13 @@ Source: the protocol as Docker 20.10 to 27 speak it; later versions have no grap
 """
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ducc.errors import DuccError
 from ducc.image.strictjson import Fields
 from ducc.plugin import Answer, Plugin
 from graphdriver.home import Home
@@ -16,6 +19,12 @@ from graphdriver.layers import RefusedCall, require_options
 DOCKER_VERSIONS = "20.10 to 27; for newer ones there is ducc-snapshotter"
 
 Status = Callable[[], list[tuple[str, str]]]
+
+
+class LayersUnusable(DuccError):
+    """The disk that layers are on, or the kernel that mounts them, refused."""
+
+    retryable = True
 
 
 class Calls:
@@ -43,7 +52,7 @@ class Calls:
             "Changes": self.changes,
             "DiffSize": self.diff_size,
         }
-        named = {f"GraphDriver.{name}": call for name, call in calls.items()}
+        named = {f"GraphDriver.{name}": _told(call) for name, call in calls.items()}
         return Plugin(["GraphDriver"], named, {"GraphDriver.ApplyDiff": self.apply_diff})
 
     def init(self, fields: Fields) -> Answer:
@@ -92,7 +101,26 @@ class Calls:
 
     def apply_diff(self, fields: Fields, archive: BinaryIO) -> Answer:
         name, parent = fields.text("id", ""), fields.text("parent", "")
-        return {"Size": self._home.driver().apply(name, parent, archive)}
+        with _disk():
+            return {"Size": self._home.driver().apply(name, parent, archive)}
+
+
+def _told(call: Callable[[Fields], Answer]) -> Callable[[Fields], Answer]:
+    """*call*, with what the disk has against it in our words."""
+
+    def answer(fields: Fields) -> Answer:
+        with _disk():
+            return call(fields)
+
+    return answer
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        raise LayersUnusable(f"the layers' own files: {error}") from error
 
 
 def _id(fields: Fields) -> str:

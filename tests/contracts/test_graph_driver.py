@@ -349,8 +349,9 @@ def test_any_configured_repository_that_has_the_layer_serves(
     assert (running.get(new(base)) / "program").is_file()
 
 
-def test_a_thin_image_of_nothing_is_refused(running: GraphDriver, new) -> None:
+def test_a_thin_image_of_nothing_and_a_huge_one_are_refused(running: GraphDriver, new) -> None:
     assert "names no layers" in running.apply(new(""), thin())["Err"]
+    assert "more than" in running.apply(new(""), tar([file("thin.json", b" " * (5 << 20))]))["Err"]
 
 
 def test_a_thin_image_of_what_nobody_has_is_refused_and_names_the_layer(running: GraphDriver, new) -> None:
@@ -447,6 +448,24 @@ def test_a_home_that_somebody_deleted_is_made_anew_when_the_daemon_starts(
         assert driver.call("Exists", ID="lower") == {"Exists": False}
         driver.layer("lower", LOWER)
         assert (driver.get("lower") / "etc/motd").is_file()
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_layer_can_be_pulled_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    need_root()
+    with running_graph_driver(tmp_path_factory.mktemp("f")) as driver:
+        driver.home.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", driver.home], check=True)
+        driver.init()
+        driver.call("Create", ID="large", Parent="")
+        said = driver.apply("large", tar([file("f", os.urandom(4 << 20))]))["Err"]
+        assert "No space left" in said
+        assert "fault of ducc" not in said
+        driver.call("Remove", ID="large")
+        driver.layer("large", LOWER)
+        driver.kill()
+        subprocess.run(["umount", "--lazy", driver.home], check=True)
 
 
 def test_before_a_daemon_said_where_its_layers_are_it_is_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
