@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -80,10 +81,14 @@ class Autofs:
         return Packet(kind, token, name[:length])
 
     def ready(self, token: int) -> None:
-        fcntl.ioctl(self._root, _READY, token)
+        self._answer(_READY, token)
 
     def fail(self, token: int) -> None:
-        fcntl.ioctl(self._root, _FAIL, token)
+        self._answer(_FAIL, token)
+
+    def _answer(self, command: int, token: int) -> None:
+        with suppress(OSError):  # nobody waits any more
+            fcntl.ioctl(self._root, command, token)
 
     def expire_after(self, seconds: int) -> None:
         fcntl.ioctl(self._root, _SET_TIMEOUT, struct.pack("@L", seconds))

@@ -268,8 +268,12 @@ class Connection:
             return  # the descriptor may be another's by now
         if len(parts) >= _MOST_PARTS:
             parts = (b"".join(parts),)
-        with suppress(OSError):  # nobody waits any more, or the mount is gone
+        try:
             os.writev(self._descriptor, [head, *parts])
+        except OSError as error:  # nobody waits any more, or the mount is gone
+            if error.errno == errno.EINVAL and parts:  # it is not taken as it is: better an error than no answer
+                log.error("a fault of this program: the kernel refuses an answer: bytes=%d", sum(map(len, parts)))
+                self._send(wire.refusal(wire.answered_by(head), errno.EIO))
 
 
 def _was_killed(pid: int) -> bool:

@@ -116,6 +116,11 @@ def answer(unique: int, size: int) -> bytes:
     return _ANSWER.pack(ANSWER_BYTES + size, 0, unique)
 
 
+def answered_by(head: bytes) -> int:
+    """The request whose answer begins so."""
+    return int(_ANSWER.unpack(head)[2])
+
+
 def refusal(unique: int, errno: int) -> bytes:
     return _ANSWER.pack(ANSWER_BYTES, -errno, unique)
 

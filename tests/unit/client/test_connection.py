@@ -16,7 +16,7 @@ from ducc.client.connection import Buffer, Connection, MustWait, Patience, Refus
 from ducc.client.wire import Op, Request
 
 HEAD = struct.Struct("=IIQQIIII")
-EASY, OF_THE_DISK, ARRIVING, MISSING, UNKNOWN = 1, 2, 3, 4, 5
+EASY, OF_THE_DISK, ARRIVING, MISSING, UNKNOWN, IN_PIECES, RESTLESS = 1, 2, 3, 4, 5, 6, 7
 
 
 class FileSystem:
@@ -41,6 +41,10 @@ class FileSystem:
                 raise MustWait(Patience.NETWORK, self.arriving)
             if error := self.arriving.exception():
                 raise self.refusal(request, error)
+        if request.inode == RESTLESS and patience < Patience.NETWORK:
+            raise MustWait(Patience.NETWORK, self.arriving)
+        if request.inode == IN_PIECES:
+            return [b"%04d" % number for number in range(5000)]
         return [b"answer ", b"to %d" % request.inode]
 
     def refusal(self, request: Request, error: BaseException) -> Refused:
@@ -104,6 +108,36 @@ def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Ker
     kernel.ask(Op.READ, 1, OF_THE_DISK)
     assert kernel.hear() == (1, 0, b"answer to 2")
     assert files.rooms == [(Patience.NOTHING, 1 << 20), (Patience.DISK, 0)]
+
+
+def test_an_answer_may_have_any_number_of_parts(kernel: Kernel) -> None:
+    kernel.ask(Op.READDIR, 1, IN_PIECES)
+    assert kernel.hear() == (1, 0, b"".join(b"%04d" % number for number in range(5000)))
+
+
+def test_what_has_arrived_and_is_wanted_again_is_waited_for_by_another_thread(
+    kernel: Kernel, files: FileSystem
+) -> None:
+    """Whoever asks the same again each time it arrives must not do so within himself."""
+    files.arriving.set_result(b"")
+    kernel.ask(Op.READ, 1, RESTLESS)
+    assert kernel.hear() == (1, 0, b"answer to 7")
+
+
+def test_an_answer_that_the_kernel_does_not_take_becomes_an_error(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write = os.writev
+
+    def refuse(descriptor: int, parts: Sequence[Buffer]) -> int:
+        if len(parts) > 1:
+            raise OSError(errno.EINVAL, "invalid")
+        return write(descriptor, parts)
+
+    monkeypatch.setattr("ducc.client.connection.os.writev", refuse)
+    kernel.ask(Op.READ, 1, EASY)
+    assert kernel.hear() == (1, errno.EIO, b"")
+    assert "refuses an answer: bytes=11" in caplog.text
 
 
 def test_errors_are_numbers(kernel: Kernel, files: FileSystem) -> None:
