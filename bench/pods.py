@@ -25,7 +25,10 @@ from tests.images.small import system
 from tests.snapshotter import running_snapshotter
 
 IMAGE = "scientific"
-PROGRAM = ("python3", "-B", "-c", "import numpy, scipy.stats, pandas; print('ready', flush=True)")
+PROGRAMS = {
+    "a shell": ("/bin/sh", "-c", "echo ready"),
+    "scientific Python": ("python3", "-B", "-c", "import numpy, scipy.stats, pandas; print('ready', flush=True)"),
+}
 RUNS = 3
 COLD_RATIO, WARM_RATIO = 5.0, 1.1
 _PATIENCE_SECONDS = 600
@@ -59,27 +62,31 @@ class Pods:
         with repository(self._stage.scratch / "pods") as made:
             made.convert(f"http://{self._reference}")
             with made.served() as url:
-                starts = [(self._start(made, url, NAME), self._start(made, url, "overlayfs")) for _ in range(RUNS)]
+                return [row for program in PROGRAMS for row in self._rows(made, url, program)]
+
+    def _rows(self, made: Published, url: str, program: str) -> list[Row]:
+        both = (NAME, "overlayfs")
+        starts = [[self._start(made, url, snapshotter, program) for snapshotter in both] for _ in range(RUNS)]
         ours, peer = (_median(side) for side in zip(*starts, strict=True))
-        what = f"PullImage to first words of a pod, {self._megabytes:.0f} MB image"
+        what = f"PullImage of {self._megabytes:.0f} MB to the first words of {program}"
         fetched = f"{ours.megabytes:.0f} MB of layers fetched against {peer.megabytes:.0f}"
         return [
             _row("P6-pod", f"{what}, cold; {fetched}", ours.cold, peer.cold, COLD_RATIO),
             _row("P13-pod", f"{what}, warm", ours.warm, peer.warm, 1 / WARM_RATIO),
         ]
 
-    def _start(self, made: Published, url: str, snapshotter: str) -> Start:
+    def _start(self, made: Published, url: str, snapshotter: str, program: str) -> Start:
         with self._node(made, url, snapshotter) as containerd, containerd.kubelet.pod("bench") as sandbox:
             os.sync()
             Path("/proc/sys/vm/drop_caches").write_text("3")
             before = self._served_bytes()
-            cold, warm = (self._first_words(containerd.kubelet, sandbox, name) for name in ("cold", "warm"))
+            cold, warm = (self._first_words(containerd.kubelet, sandbox, name, program) for name in ("cold", "warm"))
             return Start(cold, warm, (self._served_bytes() - before) / 1e6)
 
-    def _first_words(self, kubelet: Kubelet, sandbox: str, name: str) -> float:
+    def _first_words(self, kubelet: Kubelet, sandbox: str, name: str, program: str) -> float:
         began = time.monotonic()
         kubelet.pull(self._reference)
-        container = kubelet.start(sandbox, "bench", name, self._reference, *PROGRAM)
+        container = kubelet.start(sandbox, "bench", name, self._reference, *PROGRAMS[program])
         log = kubelet.logs / f"{name}.log"
         while not log.exists() or b"ready" not in log.read_bytes():
             if time.monotonic() - began > _PATIENCE_SECONDS:

@@ -38,6 +38,17 @@ class Client:
         request = api.PrepareSnapshotRequest(key=key, parent=parent, labels=labels)
         return list(self._call("Prepare", request, api.PrepareSnapshotResponse).mounts)
 
+    def abandon(self, key: str, parent: str, seconds: float) -> None:
+        """Begin a Prepare, and take it back after that time, whatever has become of it."""
+        request = api.PrepareSnapshotRequest(key=key, parent=parent)
+        call = self._channel.unary_unary(
+            f"/{SERVICE}/Prepare",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=api.PrepareSnapshotResponse.FromString,
+        ).future(request)
+        time.sleep(seconds)
+        call.cancel()
+
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[api.Mount]:
         request = api.ViewSnapshotRequest(key=key, parent=parent, labels=labels)
         return list(self._call("View", request, api.ViewSnapshotResponse).mounts)

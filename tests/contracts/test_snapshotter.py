@@ -10,6 +10,7 @@ import random
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -539,6 +540,27 @@ def test_of_many_who_want_a_key_one_gets_it(client: Client, repository: Path, pr
     assert outcomes <= {None, EXISTS}
     assert client.names() == [CHAIN]
     client.cleanup()
+    assert sorted(os.listdir(program.root / "snapshots")) == ["0", "1"]
+
+
+def test_calls_that_are_taken_back_and_clients_that_go_leave_whole_snapshots_or_none(
+    client: Client, repository: Path, program: Program
+) -> None:
+    publish(repository, LAYER)
+    adopt(client)
+    for number in range(60):
+        with program.client() as hasty:
+            hasty.abandon(f"c{number}", CHAIN, number / 10_000)
+    unseen = 0
+    while unseen < 3:  # some may still be under way
+        left = set(client.names()) - {CHAIN}
+        unseen = 0 if left else unseen + 1
+        for name in left:
+            assert client.mounts(name)
+            client.remove(name)
+        time.sleep(0.2)
+    client.cleanup()
+    assert client.names() == [CHAIN]
     assert sorted(os.listdir(program.root / "snapshots")) == ["0", "1"]
 
 
