@@ -73,7 +73,7 @@ def running_site(top: Path, registry: Registry, *images: str) -> Iterator[Site]:
     with ExitStack() as opened:
         made = opened.enter_context(repository(top / "repository"))
         url = opened.enter_context(made.served())
-        address = PLUGINS / f"ducc-test-{os.getpid()}.sock"
+        address = PLUGINS / f"ducc-graph-{os.getpid()}.sock"
         address.parent.mkdir(parents=True, exist_ok=True)
         driver = opened.enter_context(running_graph_driver(top / "g", (made.fqrn, mountpoint), address=address))
         options = ("--experimental", "--live-restore", "--storage-driver", driver.name)
