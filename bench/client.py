@@ -68,12 +68,13 @@ class Client:
 
     def rows(self) -> list[Row]:
         with _served(self._place) as server:
-            started = {
-                name: [_started(server, mounting, self._cache(name, number)) for number in range(RUNS)]
-                for name, mounting in self._mountings.items()
-            }
-            local = min(_start(self._local / "rootfs") for _ in range(RUNS))
-            return [*_starts(started, local), *self._memory(server), *self._uses(server), *self._bulk(server)]
+            started: dict[str, list[Started]] = {name: [] for name in self._mountings}
+            local = []
+            for number in range(RUNS):  # in turn
+                for name, mounting in self._mountings.items():
+                    started[name].append(_started(server, mounting, self._cache(name, number)))
+                local.append(_start(self._local / "rootfs"))
+            return [*_starts(started, min(local)), *self._memory(server), *self._uses(server), *self._bulk(server)]
 
     def _cache(self, name: str, number: int) -> Path:
         return self._stage.scratch / f"{name}-{number}"
@@ -99,7 +100,7 @@ class Client:
         local = self._local / "rootfs"
         rows = []
         for kind in KINDS:
-            used = {name: self._best(kind, mounting, server.url, name) for name, mounting in self._mountings.items()}
+            used = self._best(kind, server.url)
             here = _used(kind, local)
             with _floor(local) as root:
                 floor = _used(kind, root)
@@ -111,13 +112,14 @@ class Client:
             rows.append(_against("P10/11", what, ours.hot, floor.hot, kind, FLOOR_RATIO))
         return rows
 
-    def _best(self, kind: str, mounting: Mounting, url: str, name: str) -> Used:
-        """Of several mounts; the one before the first fills the cache."""
-        seen = []
+    def _best(self, kind: str, url: str) -> dict[str, Used]:
+        """Of several mounts, in turn; the first one fills the cache."""
+        best = {name: Used(0, 0) for name in self._mountings}
         for _ in range(RUNS):
-            with mounting(url, self._cache(name, 0)) as root:
-                seen.append(_used(kind, _image(root)))
-        return Used(max(one.first for one in seen), max(one.hot for one in seen))
+            for name, mounting in self._mountings.items():
+                with mounting(url, self._cache(name, 0)) as root:
+                    best[name] = Used(*map(max, zip(best[name], _used(kind, _image(root)), strict=True)))
+        return best
 
     def _bulk(self, server: "_Server") -> list[Row]:
         """Large files: that nothing on this machine has yet, and by many past the kernel's page cache."""

@@ -142,7 +142,8 @@ def _read(path: str) -> int:
 
 def main() -> None:
     kind, top, times = sys.argv[1:]
-    print(json.dumps([KINDS[kind](top)._asdict() for _ in range(int(times))]))
+    os.chdir(top)  # the way to it is not what is measured
+    print(json.dumps([KINDS[kind](".")._asdict() for _ in range(int(times))]))
 
 
 if __name__ == "__main__":
