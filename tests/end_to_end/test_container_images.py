@@ -5,8 +5,10 @@ of them is started by `compose.yaml`.
 """
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -30,7 +32,7 @@ FQRN = "demo.example.org"
 PROJECT = "ducctest"
 PATIENCE_SECONDS = 180
 FUSE = ("--device", "/dev/fuse", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined")
-PIP_CONFIG = "[global]\ncert = /run/secrets/ca\n"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 OFTEN = ("--health-interval", "1s")
 GRAPH_DRIVER_SETTINGS = '[[repositories]]\nname = "demo.example.org"\nmountpoint = "/cvmfs"\n'
 REGISTRY_DOCKERFILE = """\
@@ -113,17 +115,29 @@ def minimal_base() -> Path:
 
 
 def secrets_of_the_machine(directory: Path) -> list[str]:
-    """What `Dockerfile` says of secrets, made of this machine's settings."""
+    """What `Dockerfile` says of secrets, made of this machine's settings, and its proxies."""
     settings = debian._settings().replace("/etc/apt/certificates", "/run/secrets/ca")
-    files = {"sources.list": debian._sources_list(debian.SUITE), "apt.conf": settings, "pip.conf": PIP_CONFIG}
-    if not debian.CERTIFICATES.exists():
-        del files["pip.conf"]
+    files = {"sources.list": debian._sources_list(debian.SUITE), "apt.conf": settings, "pip.conf": pip_settings()}
     for name, text in files.items():
         (directory / name).write_text(text)
-    places = {name: directory / name for name in files} | (
-        {"ca": debian.CERTIFICATES} if debian.CERTIFICATES.exists() else {}
-    )
-    return [word for name, place in places.items() for word in ("--secret", f"id={name},src={place}")]
+    places = {name: directory / name for name in files}
+    if debian.CERTIFICATES.exists():
+        places["ca"] = debian.CERTIFICATES
+    secrets = [word for name, place in places.items() for word in ("--secret", f"id={name},src={place}")]
+    proxies = [f"{name}={os.environ[name]}" for name in PROXIES if name in os.environ]
+    return [*secrets, *(word for proxy in proxies for word in ("--build-arg", proxy))]
+
+
+def pip_settings() -> str:
+    """Where this machine's pip looks for packages."""
+    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
+    kept = ["[global]", *(["cert = /run/secrets/ca"] if debian.CERTIFICATES.exists() else [])]
+    for line in told.stdout.splitlines():
+        name, _, value = line.partition("=")
+        name = name.rpartition(".")[2]
+        if name in ("index-url", "extra-index-url", "trusted-host", "proxy") and "file:" not in value:
+            kept.append(f"{name} = {value.strip(chr(39))}")
+    return "\n".join([*kept, ""])
 
 
 def wait_until(holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
