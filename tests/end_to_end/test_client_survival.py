@@ -127,11 +127,15 @@ def test_another_version_of_the_program_takes_over_with_all_that_is_open(site: S
     site.environment["PYTHONPATH"] = str(program)
     published(site)
     image = site.root / "images" / "one"
-    with overlay([image], tmp_path / "overlay", writable=True) as merged, (merged / "bin" / "3").open("rb") as file:
-        running = subprocess.Popen(["sh", "-c", "read line; cat 7"], cwd=merged / "bin", stdin=PIPE, stdout=PIPE)
+    with (
+        overlay([image], tmp_path / "overlay", writable=True) as merged,
+        (merged / "bin" / "3").open("rb") as file,
+        subprocess.Popen(["sh", "-c", "read line; cat 7"], cwd=merged / "bin", stdin=PIPE, stdout=PIPE) as running,
+    ):
         inode = os.stat(image / "bin" / "4").st_ino
         killed = worker(site)
-        (program / "ducc" / "__init__.py").write_text('__version__ = "99"\n')
+        init = program / "ducc" / "__init__.py"
+        init.write_text(init.read_text().replace(f'"{ducc.__version__}"', '"99"'))
         assert "version 99" in site.ducc("client", "upgrade", site.root).stdout
         assert worker(site) != killed
         drop_caches()
