@@ -120,14 +120,20 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def _locked(directory: Path, path: Path) -> TextIO:
+    """The lock; waited for while the process behind a former mount is ending."""
+    deadline = time.monotonic() + _END_SECONDS
     while True:
         lock = path.open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            reason = "is mounted already, or just being mounted" if mounted_at(directory) else _STILL_IN_USE
-            raise MountFailed(f"{directory} {reason}") from None
+            if mounted_at(directory):
+                raise MountFailed(f"{directory} is mounted already") from None
+            if time.monotonic() > deadline:
+                raise MountFailed(f"{directory} {_STILL_IN_USE}") from None
+            time.sleep(0.02)
+            continue
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 return lock
