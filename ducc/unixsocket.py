@@ -14,14 +14,14 @@ class SocketTaken(DuccError):
     exit_code = 111
 
 
-def listen_privately(address: Path) -> socket.socket:
+def listen_privately(address: Path, directory_mode: int = 0o755) -> socket.socket:
     """Listen at *address*, with mode 0600 from the first moment. What is left there from before goes if nobody answers.
 
-    Directories that are missing are made, for everybody to pass through. Raises `SocketTaken`.
+    Its directory is made if it is missing, with *directory_mode*. Raises `SocketTaken`.
     """
     listening = socket.socket(socket.AF_UNIX)
     try:
-        address.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        address.parent.mkdir(parents=True, exist_ok=True, mode=directory_mode)
         remove_stale(address)
         _bind(listening, address)
         listening.listen(_BACKLOG)

@@ -12,7 +12,7 @@ import struct
 import threading
 from pathlib import Path
 
-from ducc.errors import DuccError
+from ducc.unixsocket import listen_privately
 
 log = logging.getLogger("ducc.snapshotter")
 
@@ -22,19 +22,16 @@ _PIECE = 65536
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
-class SocketTaken(DuccError):
-    """Another process listens at the address, or nothing can be put there."""
-
-    exit_code = 111
-
-
 class Entrance:
-    """A socket at *address* that passes connections on to the one at *inner*, from `serve` until `close`."""
+    """A socket at *address* that passes connections on to the one at *inner*, from `serve` until `close`.
+
+    Raises `SocketTaken`.
+    """
 
     def __init__(self, address: Path, inner: Path) -> None:
         self._inner = inner
         self._address = address
-        self._listening = _listen(address)
+        self._listening = listen_privately(address, directory_mode=0o700)
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def serve(self) -> None:
@@ -93,33 +90,3 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     for end in (source, target):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-
-
-def _listen(address: Path) -> socket.socket:
-    """A socket that only root can connect to. One that is left from before goes if nobody answers there."""
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        address.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        remove_stale(address)
-        listening.bind(str(address))
-        address.chmod(0o600)
-        listening.listen(2 * MOST_CONNECTIONS)
-    except OSError as error:
-        listening.close()
-        raise SocketTaken(f"can't listen at {address}: {error.strerror or error}") from error
-    return listening
-
-
-def remove_stale(address: Path) -> None:
-    """Take away a socket at which nobody listens. Raises `SocketTaken` if somebody does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(address))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            if not address.is_socket():
-                raise SocketTaken(f"{address} is there, and is not a socket") from None
-            address.unlink()
-            return
-    raise SocketTaken(f"another process listens at {address}")

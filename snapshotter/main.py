@@ -83,8 +83,9 @@ def _answer(address: Path, snapshotter: "Snapshotter", metrics: "Metrics", opene
     """Take calls at *address* until *opened* is closed."""
     import grpc
 
+    from ducc.unixsocket import SocketTaken, remove_stale
     from snapshotter import service
-    from snapshotter.entrance import Entrance, SocketTaken, remove_stale
+    from snapshotter.entrance import Entrance
 
     inner = address.with_name(address.name + ".grpc")
     entrance = Entrance(address, inner)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ducc.unixsocket import SocketTaken
 from snapshotter import entrance
-from snapshotter.entrance import Entrance, SocketTaken
+from snapshotter.entrance import Entrance
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ducc.rootfs.state import StateUnusable
-from snapshotter.entrance import SocketTaken
+from ducc.unixsocket import SocketTaken
 from snapshotter.settings import DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_ROOT
 
 UNIT = Path(__file__).parents[3] / "packaging" / "ducc-snapshotter.service"
