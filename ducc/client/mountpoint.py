@@ -19,6 +19,7 @@ from ducc.errors import DuccError
 
 MOUNT_TYPE = "fuse.ducc"
 _END_SECONDS = 30.0  # how long a process may take to end after its mount is gone
+_FORMER_SECONDS = 60.0  # how long a new mount waits for the process behind the former one, which is needed elsewhere
 _SETTLING_SECONDS = 1.0  # how long the kernel may take to end a mount that nobody uses
 _READ_AHEAD_KB = 1024
 _STILL_IN_USE = "was mounted before, and an overlay or another mount namespace still uses that: end it first"
@@ -121,7 +122,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
 def _locked(directory: Path, path: Path) -> TextIO:
     """The lock; waited for while the process behind a former mount is ending."""
-    deadline = time.monotonic() + _END_SECONDS
+    deadline = time.monotonic() + _FORMER_SECONDS
     while True:
         lock = path.open("a")
         try:

@@ -19,7 +19,7 @@ def test_a_mountpoint_is_held_by_one_process(place: Path, monkeypatch: pytest.Mo
     assert holder(place) is None
     with claimed(place):
         assert holder(place) == os.getpid()
-        monkeypatch.setattr(mountpoint, "_END_SECONDS", 0.05)
+        monkeypatch.setattr(mountpoint, "_FORMER_SECONDS", 0.05)
         with pytest.raises(MountFailed, match="another mount namespace still uses that"), claimed(place):
             pass
         with claimed(place.with_name("other")):
