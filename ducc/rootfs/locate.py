@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ducc import layout
@@ -58,21 +58,31 @@ class MountedRepository:
 
     fqrn: str
     mountpoint: Path
+    _found: dict[StackedLayer, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def layer(self, wanted: StackedLayer) -> Path:
-        """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`."""
-        digest = wanted.digest
+        """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`.
+
+        What was right once is so for ever, since digests name it; then it is only listed.
+        """
         with self._opened() as top:
-            if _can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
-                return self._below(own)
-            diff_id = _diff_id_if_it_fits_anywhere(top, digest)
-            if diff_id is None:
-                raise LayerAbsent(f"{self.fqrn} has no layer {digest} that fits on what is below it")
-            if chain_id(wanted.below, diff_id) != wanted.stack:
-                raise LayerAbsent(f"{self.fqrn}: layer {digest} does not make {wanted.stack} of what is below it")
-            if not _can_be_listed(top, plain := layout.layer_tree(digest)):
-                raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
-            return self._below(plain)
+            path = self._found.get(wanted)
+            if path is None or not _can_be_listed(top, path):
+                path = self._found[wanted] = self._right_directory(top, wanted)
+            return self._below(path)
+
+    def _right_directory(self, top: int, wanted: StackedLayer) -> bytes:
+        digest = wanted.digest
+        if _can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
+            return own
+        diff_id = _diff_id_if_it_fits_anywhere(top, digest)
+        if diff_id is None:
+            raise LayerAbsent(f"{self.fqrn} has no layer {digest} that fits on what is below it")
+        if chain_id(wanted.below, diff_id) != wanted.stack:
+            raise LayerAbsent(f"{self.fqrn}: layer {digest} does not make {wanted.stack} of what is below it")
+        if not _can_be_listed(top, plain := layout.layer_tree(digest)):
+            raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
+        return plain
 
     def whole(self, stack: StackedLayer) -> Path:
         """One directory with all layers of the stack that *stack* is the top of. Raises what `layer` raises."""

@@ -51,6 +51,20 @@ def test_a_layer_that_was_completed_for_a_stack_is_used_so_there(mountpoint: Pat
     assert found(mountpoint, LOWEST) == Path("layerfs")
 
 
+def test_a_layer_that_was_found_is_only_listed_the_next_time(mountpoint: Path) -> None:
+    fits_anywhere(mountpoint)
+    repository = MountedRepository("images.test", mountpoint)
+    assert repository.layer(LOWEST) == mountpoint / HOME / "layerfs"
+    (mountpoint / HOME / ".metadata" / "anywhere").unlink()
+    assert repository.layer(LOWEST) == mountpoint / HOME / "layerfs"
+    (mountpoint / HOME / "layerfs").rmdir()
+    for _ in range(2):
+        with pytest.raises(LayerAbsent):
+            repository.layer(LOWEST)
+    completed(mountpoint, LOWEST)
+    assert repository.layer(LOWEST) == mountpoint / HOME / "stacks" / LOWEST.stack.hex
+
+
 def test_a_layer_that_was_completed_for_other_stacks_is_absent(mountpoint: Path) -> None:
     completed(mountpoint, UPPER)
     assert found(mountpoint, UPPER) == Path("stacks", UPPER.stack.hex)
