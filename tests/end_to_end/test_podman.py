@@ -187,6 +187,17 @@ def test_the_stock_client_shows_podman_the_same_store(made, podman, images):
             assert ours.run(images("small").reference) == "hello from /bin/sh, it's small\n"
 
 
+def test_the_stock_checker_finds_nothing_wrong_with_stores(images, registry, tmp_path):
+    stock.need_stock()
+    arm = Image(small().layers, platform={"os": "linux", "architecture": "arm64"})
+    builders.push(registry.host, "podman/multi", "1", builders.Index([small(), arm]))
+    with repository(tmp_path / "checked") as made:
+        both = f'{{image: "http://{registry.host}/podman/multi:1", platforms: all}}'
+        made.convert(images("small-mixed").wish, both)
+        with made.served() as url:
+            stock.check(made, url, tmp_path)
+
+
 def test_prune_takes_images_from_the_store(images, tmp_path, registry):
     wishes = [images(name).wish for name in ("small", "small-mixed")]
     with repository(tmp_path / "pruned") as made:
