@@ -174,7 +174,7 @@ class PodmanStores:
 
     def changes(self, published: Published) -> list[Change]:
         """What adds all of it to what is published; a repository without a store gets all that is published in one."""
-        if self._stores and published.file(layout.PODMAN + IMAGES) is None:
+        if all(published.file(store + IMAGES) is None for store in (layout.PODMAN, *self._stores)):
             self.add_published([record for record in published.records() if not self._has(record)], published)
         return [change for contents in self._each() for change in contents.changes(published)]
 
