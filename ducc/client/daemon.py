@@ -74,8 +74,8 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
                 connection.take_over()
             _answer(settings, repository, connection, start.ready, renewal)
             os.close(line)
-            if not renewal.wanted:
-                forget(settings.mountpoint)
+        if not renewal.wanted:
+            forget(settings.mountpoint)
     log.info("%s: fqrn=%s at=%s", "left" if renewal.wanted else "unmounted", settings.fqrn, settings.mountpoint)
 
 
