@@ -21,7 +21,7 @@ from snapshotter.api import snapshots_pb2 as api
 from snapshotter.service import SERVICE
 
 PROGRAM = Path(sys.executable).with_name("ducc-snapshotter")
-START_SECONDS = 30
+START_SECONDS = 60
 CAPABILITIES = "-all,+chown,+dac_override,+fowner"  # what its systemd unit leaves it of root
 
 
