@@ -39,20 +39,6 @@ class Dockerd:
         return self.directory / "dockerd.log"
 
     def start(self) -> None:
-        """Returns when it answers. It gives its containerd 15 seconds, which a busy machine may not have."""
-        deadline = time.monotonic() + START_SECONDS
-        self._launch()
-        while time.monotonic() < deadline:
-            if self.docker("version", status=None).returncode == 0:
-                return
-            if self.process is not None and self.process.poll() is not None:
-                if "timeout waiting for containerd" not in self.log.read_text()[-500:]:
-                    break
-                self._launch()
-            time.sleep(0.2)
-        raise RuntimeError(f"dockerd did not start:\n{self.log.read_text()[-4000:]}")
-
-    def _launch(self) -> None:
         self.directory.mkdir(exist_ok=True)
         command = [
             "setpriv", "--pdeathsig", "TERM", "dockerd", "--host", self.address, "--data-root", self.directory / "data",
@@ -66,6 +52,12 @@ class Dockerd:
             self.process = subprocess.Popen(
                 list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment()
             )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.docker("version", status=None).returncode == 0:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"dockerd did not start:\n{self.log.read_text()[-4000:]}")
 
     def kill(self) -> None:
         """SIGKILL: nothing is put in order, and containers run on."""

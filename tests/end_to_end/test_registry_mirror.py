@@ -163,11 +163,14 @@ def test_engines_that_unpack_images_themselves_pull_what_is_kept_beside(site: Si
     assert pulled.stdout.strip() == sha256(PUBLISHED.config).removeprefix("sha256:")
 
 
-def test_docker_pulls_what_is_kept_of_docker_hub(site: Site, tmp_path: Path) -> None:
+def test_docker_pulls_what_is_kept_of_docker_hub(
+    site: Site, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     layout = write_layout(tmp_path / "kept", {"latest": PUBLISHED})
     address = mirror(site.made, site.mountpoint, "--archives", str(layout))
     options = ["--registry-mirror", address, "--storage-driver", "overlay2"]
-    with running_dockerd(tmp_path / "d", *options) as docker:  # it can reach no Docker Hub
+    short = tmp_path_factory.mktemp("o") / "d"  # for the socket of its containerd
+    with running_dockerd(short, *options) as docker:  # it can reach no Docker Hub
         docker.docker("pull", "hub-image")
         assert docker.run("hub-image", "cat", "/etc/motd") == "published\n"
 
