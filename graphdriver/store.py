@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ducc.image.thin import ThinImage
-from ducc.rootfs.state import open_database
+from ducc.rootfs.state import open_database, transaction
 from graphdriver.layers import Layer, LayerExists, RefusedCall, State, UnknownLayer, shown
 
 _VERSION = 1
@@ -119,14 +119,8 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Everything in the block, or nothing of it."""
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
+        with self._lock, transaction(self._database):
+            yield
 
     def _rows(self, query: str, *parameters: str | int) -> list[Layer]:
         with self._lock:

@@ -15,7 +15,7 @@ from typing import Any
 from ducc.image.digest import Digest
 from ducc.rootfs.disk import Usage
 from ducc.rootfs.locate import StackedLayer
-from ducc.rootfs.state import open_database
+from ducc.rootfs.state import open_database, transaction
 from snapshotter.snapshots import Kind, Snapshot, SnapshotExists, UnknownSnapshot, WrongState, shown
 
 _VERSION = 2
@@ -75,14 +75,8 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything in the block, or nothing of it."""
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
+        with self._lock, transaction(self._database):
+            yield
 
     # --- reading ---
 

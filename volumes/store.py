@@ -12,7 +12,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from ducc.errors import DuccError
-from ducc.rootfs.state import open_database
+from ducc.rootfs.state import open_database, transaction
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 _VERSION = 1
@@ -107,11 +107,5 @@ class Store:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+        with self._lock, transaction(self._database):
+            yield self._database

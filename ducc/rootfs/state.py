@@ -37,6 +37,18 @@ def open_database(path: Path, schema: str, version: int, upgrade: str = "") -> s
 
 
 @contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Everything in the block, or nothing of it. Other threads must be kept away meanwhile."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
 def only_one(root: Path) -> Iterator[None]:
     """Hold *root*, so that no second process changes what is there. Raises `StateUnusable`."""
     with (root / "lock").open("a") as lock:
