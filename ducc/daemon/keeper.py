@@ -113,14 +113,19 @@ class Keeper:
 
     def _look(self) -> None:
         """Let each registry be asked as soon as there is something to ask, by one thread at a time."""
-        while not self._stop.is_set():
-            with self._changed:
-                questions = self._questions()
-                if not questions:
-                    self._changed.wait(self._seconds_to_retry())
-                self._looking |= questions.keys()
+        while questions := self._next_questions():
             for registry, question in questions.items():
                 _thread(f"look {registry}", self._look_at, registry, question).start()
+
+    def _next_questions(self) -> dict[str, _Question]:
+        """Wait until there is something to ask; nothing when all is over."""
+        with self._changed:
+            while not self._stop.is_set():
+                if questions := self._questions():
+                    self._looking |= questions.keys()
+                    return questions
+                self._changed.wait(self._seconds_to_retry())
+        return {}
 
     def _questions(self) -> dict[str, _Question]:
         """What is to be asked now of registries that nobody asks just now."""

@@ -437,3 +437,27 @@ def test_stopping_ends_what_runs_and_leaves_it_for_the_next(world, tmp_path):
         assert desk.keeper.join(60)
         assert time.monotonic() - started < 60
         assert desk.statuses() == {A: "pending"}
+
+
+class _LateStop(threading.Event):
+    """An event that is set, by somebody else's *stop*, just after it was asked for the first time."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self._stops = [threading.Thread(target=stop)]
+
+    def is_set(self):
+        answer = super().is_set()
+        while self._stops and not answer:
+            stop = self._stops.pop()
+            stop.start()
+            stop.join(0.5)  # it can't end while the asker holds the lock, as it should
+        return answer
+
+
+def test_a_stop_that_comes_between_a_look_and_the_wait_for_the_next_is_heard(world, tmp_path):
+    with State(tmp_path / "state") as state:
+        keeper = Desk(world, Clock(), state).keeper
+        keeper._stop = _LateStop(keeper.stop)
+        keeper.start()
+        assert keeper.join(PATIENCE_SECONDS)
