@@ -184,10 +184,10 @@ def show(words: list[object] | tuple[object, ...]) -> None:
     print(f"$ {' '.join(quoted)}", flush=True)
 
 
-def wait_for(url: str, seconds: float = 20) -> None:
+def wait_for(url: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             if requests.get(url, timeout=5).ok:
                 return
         time.sleep(0.1)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 SESSION_VARIABLE = "DUCC_TEST_SESSION"
-PATIENCE_SECONDS = 30  # workers and killed daemons may take a moment to be gone
+PATIENCE_SECONDS = 60  # workers and killed daemons may take a moment to be gone
 
 
 def leftovers(session: str, directory: Path) -> list[str]:

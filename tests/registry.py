@@ -4,6 +4,8 @@ It holds what is pushed in a plain directory, so tests can damage a blob on its 
 an access log, so tests can count what was asked of it (`requests`). It dies with the process that started it.
 """
 
+import contextlib
+import random
 import re
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import requests
 from tests.builders import Image, sha256
 from tests.needs import need_program
 
+START_SECONDS = 60
 USER, PASSWORD = "alice", "wonderland"  # who may come in where basic_auth is asked for
 HTPASSWD = f"{USER}:$2b$05$3fGrjKSxAkaO3B/RdoQ6g.0RQrAM9GJ8XnlNKi92SdczPCzmcryl2\n"
 
@@ -31,6 +34,9 @@ storage:
 http: {{addr: "{host}"}}
 """
 BASIC_AUTH = "auth: {{htpasswd: {{realm: test, path: {path}}}}}\n"
+MARK = "log-until-here="  # in the query of our own requests
+_FIRST_PORT = 10_000  # below, services have theirs
+_DICE = random.SystemRandom()  # the same seed in two processes would give them the same port
 LOG_LINE = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) (?P<size>\d+)')
 
 
@@ -60,8 +66,22 @@ class Registry:
 
     def requests(self) -> list[Request]:
         """Every request answered so far, oldest first."""
+        self._let_it_write()
         found = map(LOG_LINE.search, self.log.read_text(errors="replace").splitlines())
-        return [Request(m["method"], m["path"], int(m["status"]), int(m["size"])) for m in found if m]
+        answered = [Request(m["method"], m["path"], int(m["status"]), int(m["size"])) for m in found if m]
+        return [request for request in answered if MARK not in request.path]
+
+    def _let_it_write(self) -> None:
+        """It answers first and writes its log then: wait until it has written of a request that comes after all."""
+        mark = f"{MARK}{time.monotonic_ns()}"
+        try:
+            requests.get(f"{self.url}/v2/?{mark}", timeout=60)
+        except requests.ConnectionError:
+            return  # it has ended, and writes nothing any more
+        deadline = time.monotonic() + 60
+        while mark not in self.log.read_text(errors="replace"):
+            assert time.monotonic() < deadline, "docker-registry does not write its log"
+            time.sleep(0.002)
 
     def blob_fetches(self) -> list[Request]:
         """The GETs of blobs so far: what a conversion downloaded."""
@@ -112,7 +132,7 @@ def running_registry(directory: Path, *, basic_auth: bool = False) -> Iterator[R
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait_until_it_answers(registry, process)
+        wait_until_it_answers(registry, process)
         yield registry
     finally:
         process.kill()
@@ -132,13 +152,12 @@ def _auth(directory: Path, wanted: bool) -> str:
     return BASIC_AUTH.format(path=passwords)
 
 
-def _wait_until_it_answers(registry: Registry, process: subprocess.Popen) -> None:
-    for _ in range(200):
-        if process.poll() is not None:
-            break
+def wait_until_it_answers(registry: Registry, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             requests.get(f"{registry.url}/v2/", timeout=5)
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.05)
         else:
             return
@@ -146,6 +165,10 @@ def _wait_until_it_answers(registry: Registry, process: subprocess.Popen) -> Non
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of loopback that is free, and stays so until it is used: none of those that the kernel chooses itself."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    others = [port for port in range(_FIRST_PORT, 1 << 16) if not low <= port <= high] or [0]
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", _DICE.choice(others)))
+            return int(probe.getsockname()[1])

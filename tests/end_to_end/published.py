@@ -196,7 +196,7 @@ def copied(made: Published, directory: Path) -> Iterator[Published]:
 def wait_for(url: str, seconds: float = ANSWER_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             if requests.get(url, timeout=5).ok:
                 return
         time.sleep(0.05)

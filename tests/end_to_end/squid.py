@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.console import SYSTEM_PATH, stop
 from tests.needs import need_program
+from tests.registry import free_port
 
 PATIENCE_SECONDS = 60
 
@@ -62,7 +63,7 @@ def running_squid() -> Iterator[Squid]:
     directory = Path(tempfile.mkdtemp(prefix="ducc-squid-"))
     try:
         shutil.chown(directory, "proxy")
-        port = _free_port()
+        port = free_port()
         configuration = directory / "squid.conf"
         configuration.write_text(CONFIGURATION.format(port=port, directory=directory))
         directory.chmod(0o755)
@@ -85,11 +86,6 @@ def start(program: str, configuration: Path) -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         env={"PATH": SYSTEM_PATH},
     )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _wait_for_port(squid: Squid) -> None:

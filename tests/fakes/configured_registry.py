@@ -2,14 +2,11 @@
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
-
 from tests.needs import need_program
-from tests.registry import CONFIG, Registry, free_port
+from tests.registry import CONFIG, Registry, free_port, wait_until_it_answers
 
 
 @contextlib.contextmanager
@@ -24,19 +21,8 @@ def configured_registry(directory: Path, name: str, settings: str) -> Iterator[R
         command = ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", config]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait_for(registry)
+        wait_until_it_answers(registry, process)
         yield registry
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(registry: Registry) -> None:
-    for _ in range(200):
-        try:
-            requests.get(f"{registry.url}/v2/", timeout=5)
-        except requests.ConnectionError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"docker-registry did not start:\n{registry.log.read_text(errors='replace')}")

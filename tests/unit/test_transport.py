@@ -47,8 +47,8 @@ def pauses():
 
 @pytest.fixture
 def transport(pauses):
-    """Waits for nothing but the network, and for that half a second."""
-    return Transport(idle_seconds=0.5, connect_seconds=2, sleep=pauses.append, chance=lambda: 0.5, now=lambda: NOW)
+    """Waits for nothing but the network."""
+    return Transport(sleep=pauses.append, chance=lambda: 0.5, now=lambda: NOW)
 
 
 def redirect(location: str, status: int = 307) -> Answer:
@@ -144,9 +144,8 @@ def test_a_date_without_zone_is_read_or_left():
         Answer(body=b"hello", length=50),
         Answer(body=b"hello", cut_after=2),
         Answer(body=b"hello", cut_after=2, chunked=True),
-        Answer(body=b"hello", silence_seconds=1),
     ],
-    ids=["short", "cut", "cut in a chunk", "silent"],
+    ids=["short", "cut", "cut in a chunk"],
 )
 def test_a_broken_answer_is_asked_for_again(transport, server, broken):
     server.hold("/a", b"hello")
@@ -155,12 +154,20 @@ def test_a_broken_answer_is_asked_for_again(transport, server, broken):
     assert len(server.seen) == 2
 
 
+def test_a_silent_server_is_asked_again(server):
+    server.hold("/a", b"hello")
+    server.say("/a", Answer(body=b"hello", silence_seconds=600))
+    transport = Transport(idle_seconds=0.5, attempts=20, sleep=lambda _: None)
+    assert get(transport, f"{server.url}/a").body == b"hello"
+    assert len(server.seen) >= 2
+
+
 def test_nobody_there_is_said_in_one_line_without_the_query(transport, pauses):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.raises(Unreachable) as caught:
-        get(transport, f"http://127.0.0.1:{port}/a?token=s3cret")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = taken.getsockname()[1]
+        with pytest.raises(Unreachable) as caught:
+            get(transport, f"http://127.0.0.1:{port}/a?token=s3cret")
     assert str(caught.value) == f"http://127.0.0.1:{port}/a: connection refused"
     assert len(pauses) == 4
 

@@ -42,7 +42,14 @@ def started(directory: Path, number: int) -> tuple[int, int]:
 def wait_for_end(process: int) -> None:
     """It has ended, though perhaps nobody has taken note of that yet."""
     status = Path(f"/proc/{process}/stat")
-    wait_for(lambda: not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+    def has_ended() -> bool:
+        try:
+            return status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
+            return True
+
+    wait_for(has_ended)
 
 
 def stay(start: Start, earlier: int) -> None:

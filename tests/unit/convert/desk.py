@@ -43,7 +43,7 @@ def wishlist(*wishes: str | dict[str, object], fqrn: str = FQRN) -> Wishlist:
 
 
 def quick_registry() -> Registry:
-    return Registry(Transport(idle_seconds=5, sleep=lambda _: None, attempts=2))
+    return Registry(Transport(sleep=lambda _: None, attempts=2))
 
 
 class Desk:

@@ -158,7 +158,7 @@ def guarded(table: Desk, tmp_path: Path) -> Callable[[Iterable[str]], None]:
     settings.write_text(f"credentials:\n  mine: {{for: '{table.server.host}', user: robot, password_file: {secret}}}\n")
     for path in (secret, settings):
         path.chmod(0o600)
-    transport = Transport(idle_seconds=5, sleep=lambda _: None, attempts=2)
+    transport = Transport(sleep=lambda _: None, attempts=2)
     table.registry = Registry(transport, Credentials(), read_settings(settings))
 
     def answer(seen: Seen) -> Answer:

@@ -70,7 +70,7 @@ def server():
 
 @pytest.fixture
 def client(server):
-    transport = Transport(sleep=lambda _: None, attempts=2, idle_seconds=0.5)
+    transport = Transport(sleep=lambda _: None, attempts=2)
     return Registry(transport, Credentials([Credential(server.host, "me", CANARY)]))
 
 

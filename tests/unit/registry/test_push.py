@@ -35,7 +35,7 @@ def server():
 
 
 def push(server, *credentials):
-    client = Registry(Transport(idle_seconds=5, sleep=lambda _: None, attempts=2), Credentials(credentials))
+    client = Registry(Transport(sleep=lambda _: None, attempts=2), Credentials(credentials))
     client.push(Reference.parse(server.reference()), IMAGE)
 
 

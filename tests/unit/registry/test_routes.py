@@ -52,7 +52,7 @@ def mirror_at(mirror: FakeRegistry, **options: object) -> Mirror:
 def client(server, mirrors=(), known=(), secrets=None, area: Area | None = None, credentials=None) -> Registry:
     at = AreaSettings(mirrors=tuple(mirrors), credentials=credentials)
     return Registry(
-        Transport(sleep=lambda _: None, attempts=3, idle_seconds=0.5),
+        Transport(sleep=lambda _: None, attempts=3),
         Credentials(known),
         RegistriesSettings({area or Area(server.host): at}, secrets or {}),
     )

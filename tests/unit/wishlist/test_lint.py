@@ -117,7 +117,7 @@ def online(server: FakeRegistry, *items: str) -> list[Finding]:
     lines = "".join(f"  - {item}\n" for item in items).replace("HOST", server.url)
     wishlist = parse_wishlist(f"cvmfs_repo: a.b\ninput:\n{lines}".encode(), "w.yaml")
     assert not wishlist.broken
-    registry = Registry(Transport(idle_seconds=5, sleep=lambda _: None, attempts=2))
+    registry = Registry(Transport(sleep=lambda _: None, attempts=2))
     with ThreadPoolExecutor(4) as askers:
         return list(check_online(list(wishlist.wishes), registry, askers))
 

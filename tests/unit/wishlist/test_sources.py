@@ -20,7 +20,7 @@ def names(loaded) -> list[str]:
 
 
 def quick_transport() -> Transport:
-    return Transport(idle_seconds=5, sleep=lambda _: None, attempts=2)
+    return Transport(sleep=lambda _: None, attempts=2)
 
 
 class Versions:
