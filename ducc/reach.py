@@ -1,5 +1,6 @@
 """How servers are to be asked: the times, certificates and pace of one, and what all threads keep to together."""
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,23 +32,28 @@ class Reach:
 
     def check(self) -> None:
         """Raise `OSError` when one of the files can't be used for what it is named for."""
-        if self.ca_file is not None:
-            ssl.create_default_context(cafile=str(self.ca_file))
+        if self.ca_file is not None or self.client_cert is not None:
+            self.tls()
+
+    def tls(self) -> ssl.SSLContext:
+        """How TLS is spoken with the server. Raises `OSError` as `check` does."""
+        authorities = self.ca_file or _authorities_of_the_environment()
+        if authorities.is_dir():
+            context = ssl.create_default_context(capath=authorities)
+        else:
+            context = ssl.create_default_context(cafile=authorities)
+        if not self.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if self.client_cert is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_cert_chain(self.client_cert, self.client_key, password="")
+            context.load_cert_chain(self.client_cert, self.client_key, password="")  # an encrypted key is of no use
+        return context
 
-    @property
-    def authorities(self) -> str | bool:
-        """What requests calls `verify`."""
-        return str(self.ca_file) if self.ca_file is not None and self.verify else self.verify
 
-    @property
-    def certificate(self) -> str | tuple[str, str] | None:
-        """What requests calls `cert`."""
-        if self.client_cert is None or self.client_key is None:
-            return str(self.client_cert) if self.client_cert else None
-        return str(self.client_cert), str(self.client_key)
+def _authorities_of_the_environment() -> Path:
+    """A file or a directory: the one that is named as for curl and for requests, or what Mozilla trusts."""
+    import certifi  # only https needs it
+
+    return Path(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where())
 
 
 class Manners(Protocol):

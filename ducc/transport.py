@@ -21,16 +21,15 @@ import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import Self, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
 
-import requests
 import urllib3
 
 from ducc import USER_AGENT
 from ducc.errors import DuccError
+from ducc.pools import Pools
 from ducc.reach import CONNECT_SECONDS, IDLE_SECONDS, Manners, Reach
 from ducc.urls import DEFAULT_PORTS, Origin, origin, redacted
 
@@ -45,7 +44,6 @@ READ_SIZE = 1024 * 1024
 
 _FIRST_PAUSE_SECONDS = 0.5
 _DISCARDED_BODY = 64 * 1024
-_MAX_SERVERS = 1000  # whose settings a thread remembers
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -120,8 +118,8 @@ class _Alone:
 class Body:
     """An answer whose bytes are still on their way. Close it, or the connection is lost to others."""
 
-    def __init__(self, response: requests.Response, url: str, reach: Reach, clock: Callable[[], float]) -> None:
-        self.status = response.status_code
+    def __init__(self, response: urllib3.BaseHTTPResponse, url: str, reach: Reach, clock: Callable[[], float]) -> None:
+        self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self._response = response
@@ -141,7 +139,7 @@ class Body:
         """
         started = self._clock()
         try:
-            data: bytes = self._response.raw.read1(size, decode_content=False)
+            data = self._response.read1(size)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{redacted(self.url)}: {_reason(error)}") from None
         self._watch_pace(self._clock() - started, len(data))
@@ -149,6 +147,7 @@ class Body:
 
     def close(self) -> None:
         self._response.close()
+        self._response.release_conn()
 
     def discard(self) -> None:
         """Close, and keep the connection for the next request if little is left to read."""
@@ -297,18 +296,19 @@ class Transport:
             raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from None
         reach, asked_at = self._manners.reach(place), self._manners.wait(place)
         try:
-            response = self._session().request(
+            pool = self._pools().to(place, url, reach)
+            response = pool.urlopen(
                 method,
                 url,
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-                data=form,
-                timeout=(reach.connect_seconds, reach.first_byte_seconds),
-                verify=reach.authorities,
-                cert=reach.certificate,
-                allow_redirects=False,
-                stream=True,
+                body=form if isinstance(form, bytes | None) else urlencode(form),
+                headers=_headers(headers, form),
+                timeout=urllib3.Timeout(reach.connect_seconds, reach.first_byte_seconds),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
             )
-        except requests.exceptions.SSLError as error:
+        except urllib3.exceptions.SSLError as error:
             reasons = [str(cause).lower() for cause in _causes(error) if "certificate" in str(cause).lower()]
             if any("alert" in reason for reason in reasons):
                 raise Unreachable(f"{redacted(url)}: no TLS connection: it wants another certificate of us") from None
@@ -316,20 +316,20 @@ class Transport:
                 reason = "its certificate is not valid for it, or not signed by an authority known here"
                 raise Untrusted(f"{redacted(url)}: {reason}") from None
             raise Unreachable(f"{redacted(url)}: no TLS connection") from None
-        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, OSError) as error:
-            if isinstance(error, ValueError):
-                raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from None
+        except urllib3.exceptions.LocationValueError:
+            raise RefusedAnswer(f"{redacted(url)}: not a URL that can be asked for") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{redacted(url)}: {_reason(error)}") from None
-        self._manners.heard(place, asked_at, response.status_code, response.headers)
+        self._manners.heard(place, asked_at, response.status, response.headers)
         _wait_at_most(response, reach.idle_seconds)
         return Body(response, url, reach, self._clock)
 
-    def _session(self) -> requests.Session:
-        """This thread's own session; a forked process does not share its parent's connections."""
+    def _pools(self) -> Pools:
+        """This thread's own; a forked process does not share its parent's connections."""
         if getattr(self._local, "process", None) != os.getpid():
-            self._local.session, self._local.process = _new_session(), os.getpid()
-        session: requests.Session = self._local.session
-        return session
+            self._local.pools, self._local.process = Pools(), os.getpid()
+        pools: Pools = self._local.pools
+        return pools
 
 
 def retry_after_seconds(text: str, now: float) -> float | None:
@@ -344,44 +344,18 @@ def retry_after_seconds(text: str, now: float) -> float | None:
     return moment - now if moment > now else None
 
 
-class _Session(requests.Session):
-    """A session that leaves redirects alone; the library's reads their bodies whole, even when told not to follow.
-
-    What the environment says of a server (proxies, authorities) is looked up once: that took a fifth of a request.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._settings: dict[object, Any] = {}
-
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        key = origin(url), stream, verify, cert
-        if key not in self._settings:
-            if len(self._settings) >= _MAX_SERVERS:
-                self._settings.clear()  # redirects may name ever new hosts
-            self._settings[key] = super().merge_environment_settings(url, proxies, stream, verify, cert)
-        return dict(self._settings[key])
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
+def _headers(wanted: Mapping[str, str], form: Mapping[str, str] | bytes | None) -> dict[str, str]:
+    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **wanted}
+    if isinstance(form, Mapping):
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+    return headers
 
 
-def _new_session() -> requests.Session:
-    session = _Session()
-    session.auth = _no_authentication  # else requests looks into .netrc
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    return session
-
-
-def _wait_at_most(response: requests.Response, seconds: float) -> None:
+def _wait_at_most(response: urllib3.BaseHTTPResponse, seconds: float) -> None:
     """Let the next pieces of an answer take so long; until now it was what the first one might take."""
-    connection = response.raw.connection
-    if connection is not None and connection.sock is not None:
-        connection.sock.settimeout(seconds)
-
-
-def _no_authentication(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+    line = getattr(response.connection, "sock", None)  # of an answer without a body there is none left
+    if line is not None:
+        line.settimeout(seconds)
 
 
 def _read_bounded(body: Body, limit: int) -> bytes:

@@ -7,6 +7,7 @@ Scopes never ask for more than to pull the one image name, or to push it where t
 §11.6.1; the distribution project's "Token Authentication" and "OAuth2 Token Authentication".
 """
 
+import base64
 import ipaddress
 import re
 import threading
@@ -15,8 +16,6 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
-
-from oras.auth.utils import get_basic_auth
 
 from ducc.image.reference import Reference
 from ducc.image.strictjson import MalformedDocument, read_object
@@ -232,7 +231,8 @@ def _scope(reference: Reference, asked: str, actions: str) -> str:
 
 
 def _basic(credential: Credential) -> Headers:
-    return {"Authorization": f"Basic {get_basic_auth(credential.username, credential.password)}"}
+    text = f"{credential.username}:{credential.password}"
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
 
 def _key(reference: Reference) -> str:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import requests
-
 from ducc.errors import DuccError
 from ducc.image.config import ImageConfig, MalformedConfig
 from ducc.image.digest import Digest, DigestMismatch, MalformedDigest
@@ -380,7 +378,11 @@ def _tags_in(reference: Reference, reply: Reply) -> tuple[str, ...]:
 
 def _next_page(reference: Reference, first: str, url: str, link: str) -> str | None:
     """Where the tag list continues. Only the query of the link is followed, so it leads nowhere else."""
-    links = requests.utils.parse_header_links(link[:8192]) if link else []
+    if not link:
+        return None
+    from requests.utils import parse_header_links  # takes long to import, and most lists are short
+
+    links = parse_header_links(link[:8192])
     following = next((entry["url"] for entry in links if entry.get("rel") == "next"), None)
     if following is None:
         return None

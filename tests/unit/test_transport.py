@@ -361,7 +361,8 @@ def test_what_the_environment_says_of_a_server_is_looked_up_once(server, other, 
         looked_up.append(origin(url))
         return {}
 
-    monkeypatch.setattr(requests.sessions, "get_environ_proxies", lookup)
+    monkeypatch.setenv("https_proxy", "http://nowhere.example")
+    monkeypatch.setattr(requests.utils, "get_environ_proxies", lookup)
     transport = Transport(attempts=1)
     for _ in range(3):
         for one in (server, other):
