@@ -131,13 +131,17 @@ class Book:
         self._leave(image for image in self._images.values() if image.wish in clear and image.image not in seen_images)
 
     def take_size(self, wish: Wish, size: int) -> None:
-        """Note how many bytes are missing of an image, which lanes may have now."""
+        """Note how many bytes are missing of an image, which lanes may have now, unless it has left the lists."""
+        if name(wish) not in self._wishes:
+            return
         image = self._images[name(wish)] = replace(self._images[name(wish)], size=size)
         self._ready.add(image.image)
         self._state.save([image])
 
     def wait_for(self, probe: Wish, others: Iterable[Wish]) -> None:
         """A registry that does not answer one does not answer the others: they wait as long as that one."""
+        if name(probe) not in self._wishes:
+            return  # it has left the lists meanwhile: the others find out by themselves
         until = self._images[name(probe)].next_try
         for other in map(name, others):
             if other in self._images and self._images[other].status is Status.FAILING:

@@ -111,23 +111,19 @@ class HttpSink:
 
     def _serve(self) -> None:
         with requests.Session() as session:
-            while events := self._next_events():
-                self._post(session, json.dumps({"events": events}).encode())
+            while not self._closing.is_set() or not self._waiting.empty():
+                if events := self._next_events():
+                    self._post(session, json.dumps({"events": events}).encode())
 
     def _next_events(self) -> list[Event]:
-        """Wait for an event, and take those that came with it; none means the end."""
-        first = self._waiting.get()
-        events = [] if first is None else [first]
-        while events and len(events) < AT_A_TIME:
+        """Wait for an event, and take those that came with it; None among them only wakes us."""
+        events = [self._waiting.get()]
+        while len(events) < AT_A_TIME:
             try:
-                event = self._waiting.get_nowait()
+                events.append(self._waiting.get_nowait())
             except queue.Empty:
                 break
-            if event is None:
-                self._waiting.put_nowait(None)
-                break
-            events.append(event)
-        return events
+        return [event for event in events if event is not None]
 
     def _post(self, session: requests.Session, body: bytes) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}

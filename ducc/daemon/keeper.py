@@ -152,7 +152,12 @@ class Keeper:
         self._book.take_lists(order.lists, complete=order.complete)
 
     def _seconds_to_retry(self) -> float | None:
-        """How long until a failing wish is due; those whose registry is being asked are seen to after that."""
+        """How long until a failing wish is due; those whose registry is being asked are seen to after that.
+
+        While no more registries can be asked, all of them are.
+        """
+        if len(self._looking) >= _REGISTRIES_AT_A_TIME:
+            return None
         waiting = [due for wish, due in self._book.to_be_retried() if wish.reference.registry not in self._looking]
         return max(0.0, min(waiting) - self._clock()) if waiting else None
 

@@ -94,7 +94,7 @@ class Loop:
         self._opened.close()
 
     def run(self) -> bool:
-        """Work until a signal says to stop; has everything come to its end by then?"""
+        """Work until a signal says to stop; has everything come to its end by then, and is no list being read?"""
         with self._signals:
             self._give_orders(self._fqrns(), hurry=False)
             self._notifier.ready(self._status())
@@ -112,13 +112,21 @@ class Loop:
     def _stop(self) -> bool:
         self._notifier.stopping()
         log.info("stopping")
-        for keeper in self._keepers.values():
-            keeper.stop()
         deadline = self._clock() + STOP_SECONDS
-        ended = [keeper.join(deadline - self._clock()) for keeper in self._keepers.values()]
+        self._stop_keepers()
+        nobody_orders = self._lock.acquire(timeout=STOP_SECONDS)  # for good: no repository is opened from now on
+        keepers = self._stop_keepers()
+        ended = [keeper.join(deadline - self._clock()) for keeper in keepers]
         if not all(ended):
             log.warning("stopped in the middle of something; the next start takes it up again")
-        return all(ended)
+        return all(ended) and nobody_orders and self._loading_since is None
+
+    def _stop_keepers(self) -> list[Keeper]:
+        """Stop all that there are by now."""
+        keepers = list(self._keepers.values())
+        for keeper in keepers:
+            keeper.stop()
+        return keepers
 
     def _reload(self) -> None:
         """Read everything anew, at once, and let failing wishes be tried."""

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -56,7 +57,8 @@ def connection(store: Path, ducc: Console, tmp_path: Path) -> Iterator[HTTPConne
     process = ducc.start("serve", "--storage", f"file://{store}", "--port", "0", log=log)
     while not (line := re.fullmatch(r"serving (.+) at http://127\.0\.0\.1:(\d+)/cvmfs/\n", log.read_text())):
         assert process.poll() is None
-    connection = HTTPConnection("127.0.0.1", int(line[2]), timeout=20)
+        time.sleep(0.02)
+    connection = HTTPConnection("127.0.0.1", int(line[2]), timeout=60)
     yield connection
     connection.close()
     stop(process)

@@ -47,6 +47,13 @@ def receiver(*statuses):
         server.server_close()
 
 
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def actions(received):
     return [event["action"] for _, body in received for event in json.loads(body)["events"]]
 
@@ -99,7 +106,7 @@ def test_events_are_posted_signed_and_in_order():
         events = Events([HttpSink(url, SECRET)])
         for number in range(250):
             events.tell(f"action {number}")
-        events.close(10)
+        events.close(60)
     assert actions(received) == [f"action {number}" for number in range(250)]
     assert len(received) < 250
     for headers, body in received:
@@ -112,9 +119,8 @@ def test_a_server_in_trouble_is_asked_again(status):
     with receiver(status, status) as (url, received):
         sink = HttpSink(url, chance=lambda: 0.0)
         sink.send({"action": "one"})
-        while len(received) < 3:
-            time.sleep(0.01)
-        sink.close(10)
+        until(lambda: len(received) >= 3)
+        sink.close(60)
     assert len({body for _, body in received}) == 1
 
 
@@ -123,9 +129,8 @@ def test_a_server_that_says_no_costs_a_warning_without_the_secret_parts_of_its_u
     with receiver(*statuses) as (url, received):
         sink = HttpSink(url.replace("http://", "http://user:canary@") + "?token=canary", chance=lambda: 0.0)
         sink.send({"action": "one"})
-        while "not delivered" not in caplog.text:
-            time.sleep(0.01)
-        sink.close(10)
+        until(lambda: "not delivered" in caplog.text)
+        sink.close(60)
     assert len(received) == requests
     assert "canary" not in caplog.text
 
@@ -141,6 +146,28 @@ def test_a_silent_server_holds_nobody_up_and_memory_is_bounded(caplog, monkeypat
         events.tell(f"action {number}")
     events.close(2)
     assert time.monotonic() - started < 60
+
+
+def test_with_as_many_events_as_can_wait_it_ends_when_they_are_sent(monkeypatch):
+    monkeypatch.setattr(module, "MAX_WAITING", 50)
+    begun, goes_on = threading.Event(), threading.Event()
+    sink = HttpSink("http://127.0.0.1/")
+    sent = []
+
+    def post(session, body):
+        begun.set()
+        assert goes_on.wait(60)
+        sent.extend(json.loads(body)["events"])
+
+    sink._post = post
+    sink.send({"action": "0"})
+    assert begun.wait(60)
+    for number in range(1, 51):
+        sink.send({"action": f"{number}"})
+    threading.Timer(0.05, goes_on.set).start()
+    sink.close(60)
+    assert not sink._thread.is_alive()
+    assert [event["action"] for event in sent] == [f"{number}" for number in range(51)]
 
 
 @pytest.mark.parametrize(("mode", "text"), [(0o640, SECRET), (0o604, SECRET), (0o600, b"short")])

@@ -170,6 +170,7 @@ def test_what_is_wished_for_is_granted(world, desk):
     world.push(C)
     desk.wish(A, C)
     desk.until(lambda: desk.statuses() == {A: "granted", C: "granted"})
+    desk.until(desk.state.runs)  # noted after the images
     assert desk.state.runs()[0].published >= 1
 
 
@@ -288,6 +289,24 @@ def test_a_registry_that_is_silent_holds_up_nobody_else(world, desk):
     desk.until(lambda: desk.statuses() == {A: "granted", B: "granted", C: "granted"})
 
 
+def test_who_is_due_waits_idly_while_no_more_registries_can_be_asked(world, desk, caplog):
+    world.down.add("r.example")
+    desk.wish(A)
+    desk.until(lambda: desk.statuses() == {A: "failing"})
+    others = [f"https://{number}.example/a:1" for number in range(16)]
+    world.silent.update(f"{number}.example" for number in range(16))
+    for other in others:
+        world.push(other)
+    desk.wish(*others, A)
+    desk.until(lambda: len(desk.keeper._looking) == 16)
+    desk.pass_time(3600)
+    with desk.keeper._changed:
+        assert desk.keeper._book.to_be_retried()
+        assert desk.keeper._seconds_to_retry() is None
+    world.silent.clear()
+    desk.until(lambda: len(desk.state.images()) == 17 and "pending" not in desk.statuses().values())
+
+
 def test_published_images_of_a_registry_that_is_down_stay_and_their_age_is_known(world, desk, caplog):
     world.push(A)
     desk.wish(A)
@@ -340,6 +359,25 @@ def test_what_leaves_its_list_is_noted(world, desk, first, second, complete, lef
     assert left <= world.published.keys()
     desk.wish(*first)
     desk.until(lambda: not desk.left())
+
+
+def test_what_leaves_its_list_while_it_is_measured_stops_nothing(world, desk):
+    world.push(A)
+    world.push(B)
+    desk.wish(A)
+    desk.until(lambda: desk.statuses() == {A: "granted"})
+    world.push(A, "two")
+
+    def leave_meanwhile(wishes, stop):
+        world.sizes = sizes
+        desk.wish(B)
+        desk.until(lambda: desk.left() == {A})
+        yield from sizes(wishes, stop)
+
+    sizes, world.sizes = world.sizes, leave_meanwhile
+    desk.wish(A)
+    desk.until(lambda: desk.statuses() == {B: "granted"})
+    assert world.published == {A: "one", B: "one"}
 
 
 def test_of_a_list_that_is_missing_nothing_leaves(world, desk):

@@ -153,6 +153,22 @@ def test_what_does_not_end_is_told(caplog):
     assert "stopped in the middle" in caplog.text
 
 
+def test_a_list_that_is_just_being_read_is_told_and_opens_nothing_any_more():
+    one, begun, goes_on = List("a.example.org"), threading.Event(), threading.Event()
+
+    def during(keepers):
+        one.load = lambda: (
+            begun.set() or (goes_on.wait() and Loaded(wishlist("b.example.org", "list"), Change.NEW, None))
+        )
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert begun.wait(60)
+
+    ended, keepers = run([one], during)
+    assert ended is False
+    assert list(keepers) == ["a.example.org"]
+    goes_on.set()
+
+
 @pytest.mark.parametrize(("text", "number"), [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("14d", 14 * 86400)])
 def test_times(text, number):
     assert seconds(text) == number

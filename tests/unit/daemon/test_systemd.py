@@ -14,7 +14,7 @@ def manager(request, tmp_path):
     address = str(tmp_path / "notify") if request.param == "path" else f"@ducc-test-{os.getpid()}"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listening:
         listening.bind(address.replace("@", "\0"))
-        listening.settimeout(5)
+        listening.settimeout(60)
         yield address, lambda: listening.recv(4096)
 
 
