@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from fastcdc.fastcdc_cy import chunk_generator
-
 MIN_BYTES = 4 << 20
 AVERAGE_BYTES = 8 << 20
 MAX_BYTES = 16 << 20
@@ -34,5 +32,7 @@ def _cut_off(data: bytearray) -> bytes:
 
 
 def _first_cut(data: bytearray) -> int:
+    from fastcdc.fastcdc_cy import chunk_generator  # takes long to import, and most layers have no big file
+
     with memoryview(data) as view, view[:MAX_BYTES] as window:
         return int(next(chunk_generator(window, MIN_BYTES, AVERAGE_BYTES, MAX_BYTES, False, None)).length)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -33,7 +33,9 @@ from ducc.wishlist.settings import (
     TagFilter,
     WishSettings,
 )
-from ducc.wishlist.versions import MalformedRange, VersionRange
+
+if TYPE_CHECKING:
+    from ducc.wishlist.versions import VersionRange
 
 SETTINGS = ("platforms", "products", "credentials", "keep", "priority", "ignore_errors", "tags")
 ITEM_KEYS = ("image", *SETTINGS)
@@ -110,7 +112,9 @@ def _by(reader: Reader, node: yaml.Node) -> str:
     return text
 
 
-def _semver(reader: Reader, node: yaml.Node) -> VersionRange | None:
+def _semver(reader: Reader, node: yaml.Node) -> "VersionRange | None":
+    from ducc.wishlist.versions import MalformedRange, VersionRange  # as in `ducc.wishlist.settings`: takes long
+
     text = reader.text(node, "semver")
     try:
         return VersionRange.parse(text) if is_text(node) else None

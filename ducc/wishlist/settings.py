@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from ducc.errors import BadInput
 from ducc.image.manifest import Platform
 from ducc.image.platform import LINUX_AMD64
 from ducc.wishlist.glob import matches
-from ducc.wishlist.versions import VersionRange, order
+
+if TYPE_CHECKING:
+    from ducc.wishlist.versions import VersionRange
 
 ALL_PLATFORMS = None  # as `WishSettings.platforms`: every platform that the image's index names
 FOREVER = timedelta.max  # as `WishSettings.keep`
@@ -36,7 +39,7 @@ class TagFilter:
 
     newest: int | None = None  # so many, the newest
     by: str = "version"  # what makes one newer: one of ORDERS
-    semver: VersionRange | None = None
+    semver: "VersionRange | None" = None
     max_age: timedelta | None = None
     exclude: tuple[str, ...] = ()  # patterns with *
 
@@ -51,6 +54,8 @@ class TagFilter:
         names = {tag for tag in tags if self._is_wanted(tag)}
         if self.newest is None and self.max_age is None:
             return sorted(_bounded(names))
+        from ducc.wishlist.versions import order  # takes long to import, and few wishes choose among versions
+
         dated = cache(created) if created is not None else _no_date
         newest_first = sorted(names, key=order, reverse=True)
         if self.by == "date" and self.newest is not None:
