@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import Cost, run
+from ducc.storage.durable import spread_below
 from tests.registry import Registry, running_registry
 
 FQRN = "bench.ducc.test"
@@ -69,8 +70,12 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """Set the stage on a real file system, and clear it away."""
+    """Set the stage on a real file system, and clear it away.
+
+    What is made directly in the scratch directory does not suffer from what was deleted there before.
+    """
     scratch = Path(tempfile.mkdtemp(prefix="ducc-bench-", dir="/var/tmp"))
+    spread_below(str(scratch))
     try:
         with running_registry(scratch / "registry") as registry:
             yield Stage(registry, scratch)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,11 @@ from ducc.storage.base import StoreRefused, StoreUnavailable
 _FILE_MODE, _DIRECTORY_MODE = 0o644, 0o755
 _UNCACHED_FROM = 256 << 10  # bytes of a file: smaller ones cost more when written one by one than memory does
 _RWF_DONTCACHE = 0x80  # of pwritev2, Linux 6.14; Python has no name for it
+_GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = (
+    0x8008_6601,
+    0x4008_6602,
+    0x0002_0000,
+)  # of linux/fs.h, where a long has 8 bytes
 _NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EISDIR, errno.ENOTDIR}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -146,6 +152,24 @@ def make_directory(path: str | Path) -> None:
     with suppress(FileExistsError):
         os.mkdir(path)
         os.chmod(path, _DIRECTORY_MODE)
+
+
+def spread_below(path: str) -> None:
+    """Ask for directories made in *path* from now on to lie far from each other on the disk, where ext4 can do that.
+
+    (The attribute `T` of chattr.) For minutes after a file was deleted, ext4 gives its inode to no other, and looks at
+    it again for each file that is made near it: after many deletions making one took five times as long.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = bytearray(8)
+        with suppress(OSError):  # a file system without such flags
+            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+            number = int.from_bytes(flags[:4], sys.byteorder)
+            if not number & _TOP_DIRECTORY:
+                fcntl.ioctl(descriptor, _SET_FLAGS, (number | _TOP_DIRECTORY).to_bytes(4, sys.byteorder) + bytes(4))
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

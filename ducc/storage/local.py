@@ -25,6 +25,7 @@ from ducc.storage.durable import (
     read_regular,
     regular_size,
     replace_durably,
+    spread_below,
     store_errors,
     sync_file_system,
     try_lock,
@@ -162,6 +163,7 @@ class LocalStore:
             raise RuntimeError("a store object has one session at a time")
         self._make_directories()
         with locked(self._lock_file), store_errors(self._txn):
+            spread_below(self._txn)  # a session begins where nothing was deleted a moment ago
             _remove_dead_sessions(self._txn)
             self._session = session = _Session(self._root, f"{self._txn}/{_SESSION}{uuid.uuid4().hex}")
         try:

@@ -165,3 +165,24 @@ def test_a_storage_url_names_a_directory(tmp_path):
 def test_other_storage_urls_are_refused(url):
     with pytest.raises(BadStorageURL):
         open_store(url, "repo.example.org")
+
+
+def test_sessions_begin_far_from_what_was_deleted_where_the_file_system_can_do_that(store, root):
+    put(store)
+    listed = subprocess.run(["lsattr", "-d", root / "data/txn"], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip(f"needs a file system with attributes of ext4 under {root}: {listed.stderr.strip()}")
+    assert "T" in listed.stdout.split()[0]
+    with store.session():
+        pass
+    again = subprocess.run(["lsattr", "-d", root / "data/txn"], capture_output=True, text=True, check=True)
+    assert again.stdout == listed.stdout
+
+
+def test_a_file_system_without_such_attributes_is_as_good(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(25, os.strerror(25))
+
+    monkeypatch.setattr(durable.fcntl, "ioctl", refuse)
+    put(LocalStore(tmp_path / "repo"))
+    assert (tmp_path / "repo" / NAME.path).read_bytes() == OBJECT
