@@ -20,7 +20,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_BYTES = 4 << 30
 CHECKSUM = "user.ducc.crc32"  # the attribute: four bytes, the greatest first
-_ACCESS_PRECISION_SECONDS = 600  # how exactly the time of last use is kept
+_ACCESS_PRECISION_NS = 600 * 10**9  # how exactly the time of last use is kept
 _BLOCK = 4096
 _READ_AT_ONCE = 1 << 18  # that much stays in the processor's cache
 _QUICK_BYTES = 1 << 18  # content up to this size is compared while others wait, if it is in memory
@@ -43,37 +43,83 @@ _MOST_REMEMBERED = 20_000  # objects that were compared; beyond, and after a day
 _DAY_SECONDS = 24 * 3600
 
 
+Held = bytes | bytearray
+
+
+class NotAtOnce(Exception):
+    """It seems to be here, but a disk has to be waited for."""
+
+
 class Content:
-    """An open file with the content of one object, or a stand-in in memory; closed when nobody holds it any more."""
+    """The content of one object: an open file, or bytes for as long as no file has them.
 
-    __slots__ = ("_pinned", "descriptor", "path")
+    The file is closed when nobody holds it any more. *path* is where the cache keeps it; None: nowhere.
+    """
 
-    def __init__(self, descriptor: int, path: str | None) -> None:
-        """*path* is where the cache keeps it; None: nowhere."""
-        self.descriptor, self.path = descriptor, path
-        self._pinned = False
+    __slots__ = ("_data", "_descriptor", "_is_pinned", "path", "size")
+
+    def __init__(self, size: int, data: Held | None = None, descriptor: int = -1, path: str | None = None) -> None:
+        self.size, self.path = size, path
+        self._data, self._descriptor = data, descriptor
+        self._is_pinned = False
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     @classmethod
-    def in_memory(cls, data: bytes) -> "Content":
-        content = cls(os.memfd_create("ducc", os.MFD_CLOEXEC), None)
-        _write_all(content.descriptor, data)
-        return content
+    def in_memory(cls, data: Held) -> "Content":
+        return cls(len(data), data)
 
-    def move_to(self, descriptor: int, path: str) -> None:
+    def become(self, descriptor: int, path: str) -> None:
         """Be the file *descriptor*, which holds the same; whoever is reading notices nothing."""
-        os.dup2(descriptor, self.descriptor, inheritable=False)
-        self.path = path
-        if self._pinned:
+        self._descriptor, self.path = descriptor, path
+        if self._is_pinned:
             self.pin()
+        self._data = None
 
     def pin(self) -> None:
         """Let no process make room by dropping it while this one holds it, unless too much is pinned."""
-        self._pinned = True
-        with suppress(OSError):  # somebody is just deciding, or a file system without locks
-            fcntl.flock(self.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self._is_pinned = True
+        if self._descriptor >= 0:
+            with suppress(OSError):  # somebody is just deciding, or a file system without locks
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    @property
+    def is_lent(self) -> bool:
+        """Is it in memory although the cache has it? Then it is not to be held for long."""
+        return self._descriptor < 0 and self.path is not None
+
+    def in_hand(self, offset: int, size: int) -> memoryview | None:
+        """A range, if it is in memory."""
+        data = self._data
+        return None if data is None else memoryview(data)[offset : offset + size]
+
+    def read(self, offset: int, size: int) -> Held:
+        """A range; fewer bytes where the file is shorter than it was."""
+        data = self._data
+        return os.pread(self._descriptor, size, offset) if data is None else data[offset : offset + size]
+
+    def read_into(self, room: bytearray | memoryview, offset: int, flags: int = 0) -> int:
+        """Read of a file, for which to wait the *flags* may forbid; return how much."""
+        return os.preadv(self._descriptor, [room], offset, flags)
+
+    def whole(self) -> Held:
+        return self.read(0, self.size)
+
+    def checksum_expected(self) -> bytes | None:
+        """The checksum that the file must have; None if nothing tells."""
+        try:
+            return os.getxattr(self._descriptor, CHECKSUM)
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.ENOTSUP):
+                return None
+            raise
+
+    def read_ahead(self) -> None:
+        """Have the kernel read all of the file soon."""
+        if self._descriptor >= 0:
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 class Cache:
@@ -117,14 +163,19 @@ class Cache:
         return None
 
     def open_at_once(self, digest: bytes, size: int | None) -> Content | None:
-        """The same, but also None if a disk would have to be waited for."""
+        """The same, but raises `NotAtOnce` if it seems to be here and a disk would have to be waited for."""
         content = self._find(self._root, digest, size)
-        if content is None or self.was_compared(digest):
-            return content
-        if not _is_undamaged_at_once(content):
+        if content is None:
+            if any(os.access(_path(root, digest), os.R_OK) for root in self._roots[1:]):
+                raise NotAtOnce
             return None
+        if self.was_compared(digest):
+            return content
+        lent = _compared_at_once(content)
+        if lent is None:
+            raise NotAtOnce
         self._remember(digest)
-        return content
+        return lent
 
     def has(self, digest: bytes) -> bool:
         """Is there a file of that name? It may be damaged."""
@@ -142,14 +193,15 @@ class Cache:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
-        content = Content(descriptor, path)
         status = os.fstat(descriptor)
+        content = Content(status.st_size, descriptor=descriptor, path=path)
         if size is not None and status.st_size != size:
             self._discard(root, content)
             return None
-        if root == self._root and time.time() - status.st_atime > _ACCESS_PRECISION_SECONDS:
+        now = time.time_ns()
+        if root == self._root and now - status.st_atime_ns > _ACCESS_PRECISION_NS:
             with suppress(OSError):
-                os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
+                os.utime(descriptor, ns=(now, status.st_mtime_ns))
         return content
 
     def _discard(self, root: str, content: Content) -> None:
@@ -205,21 +257,16 @@ class Cache:
         path = _path(self._root, digest)
         descriptor = _create(temporary)
         try:
-            with suppress(OSError):  # a file system without locks: the file is abandoned only if we are slow
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
             _write_all(descriptor, data)
             with suppress(OSError):  # a file system without attributes
                 os.setxattr(descriptor, CHECKSUM, _checksum(data))
             _rename(temporary, path)
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            content.move_to(descriptor, path)
         except OSError:
+            os.close(descriptor)
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        finally:
-            os.close(descriptor)
+        content.become(descriptor, path)
 
     # --- making room -------------------------------------------------------------------------
 
@@ -275,53 +322,34 @@ def _checksum(data: bytes | bytearray) -> bytes:
     return int(crc32(data)).to_bytes(4, "big")
 
 
-def _expected(content: Content) -> bytes | None:
-    """The checksum that the file must have; None if nothing tells."""
-    try:
-        return os.getxattr(content.descriptor, CHECKSUM)
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return None
-        raise
-
-
 def _is_undamaged(content: Content) -> bool:
     try:
-        expected = _expected(content)
+        expected = content.checksum_expected()
         return expected is None or _checksum_of(content) == expected
     except OSError:  # a disk that can't read what it has
         return False
 
 
-def _is_undamaged_at_once(content: Content) -> bool:
-    """False also if that can't be known without waiting."""
+def _compared_at_once(content: Content) -> Content | None:
+    """The content in memory, if it is undamaged; None also if that can't be known without waiting."""
+    if content.size > _QUICK_BYTES:
+        return None
     try:
-        size = os.fstat(content.descriptor).st_size
-        if size > _QUICK_BYTES:
-            return False
-        expected = _expected(content)
-        buffer = bytearray(size)
-        read = os.preadv(content.descriptor, [buffer], 0, os.RWF_NOWAIT) if size else 0
-        return read == size and expected in (None, _checksum(buffer))
+        expected, data = content.checksum_expected(), bytearray(content.size)
+        read = content.read_into(data, 0, os.RWF_NOWAIT) if data else 0
     except OSError:
-        return False
+        return None
+    if read != content.size or expected not in (None, _checksum(data)):
+        return None
+    return Content(read, data, path=content.path)
 
 
 def _checksum_of(content: Content) -> bytes:
-    os.posix_fadvise(content.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    checksum = 0
-    for piece in _pieces(content):
-        checksum = crc32(piece, checksum)
-    os.posix_fadvise(content.descriptor, 0, 0, os.POSIX_FADV_NORMAL)
-    return checksum.to_bytes(4, "big")
-
-
-def _pieces(content: Content) -> Iterator[memoryview]:
-    """The content, piece by piece; a piece is good until the next one is asked for."""
-    offset, room = 0, memoryview(bytearray(_READ_AT_ONCE))
-    while size := os.preadv(content.descriptor, [room], offset):
-        yield room[:size]
+    checksum, offset, room = 0, 0, memoryview(bytearray(_READ_AT_ONCE))
+    while size := content.read_into(room, offset):
+        checksum = crc32(room[:size], checksum)
         offset += size
+    return checksum.to_bytes(4, "big")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -7,7 +7,6 @@ The kernel asks for one name after the other, so nobody can know which way a pat
 begin below one that has just been opened, most are wanted soon: they are fetched at once, ahead of the question.
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import suppress
@@ -89,9 +88,8 @@ def wanted_of(ref: CatalogRef) -> Wanted:
 
 
 def _open(name: str, content: Content) -> Catalog:
-    size = os.fstat(content.descriptor).st_size
-    os.posix_fadvise(content.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    content.read_ahead()
     if content.path is not None:
         with suppress(BadCatalog):  # dropped from the cache a moment ago
             return Catalog.from_file(name, Path(content.path))
-    return Catalog.from_bytes(name, os.pread(content.descriptor, size, 0))
+    return Catalog.from_bytes(name, bytes(content.whole()))

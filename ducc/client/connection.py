@@ -1,8 +1,9 @@
 """The line to the kernel: a mount, the requests that come from it, and who answers them.
 
-One thread reads requests and answers what can be answered at once; what has to wait for a disk or for the network is
-left to other threads, so nobody who asks for something easy waits behind somebody who asks for something hard. Whoever
-is killed while waiting is let go at once.
+One thread leads: it reads requests and answers what can be answered at once. For what has to wait for a disk or for the
+network it goes away itself, since handing it over would take as long as all the rest; if the kernel asks meanwhile, and
+only then, one of those who stand by leads. So nobody who asks for something easy waits behind somebody who asks for
+something hard. Whoever is killed while waiting is let go at once.
 
 The line is a descriptor. Whoever holds it keeps the mount alive, answered or not, and any process that has it can go on
 answering: the kernel sends again what the last one had read and not answered.
@@ -23,7 +24,7 @@ from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
 from ducc.client import wire
@@ -36,7 +37,8 @@ _BUFFER_BYTES = 128 * 1024  # no request is larger, since nothing is written
 _BACKGROUND = 64  # reads ahead that the kernel may have waiting
 _PAGES = 256  # of one read
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")  # of what is written at once; else nobody gets an answer
-_DISK_THREADS, _NETWORK_THREADS = 16, 64
+_MOST_LEADERS = 16  # threads that lead, have gone away or stand by; when all have gone, others wait in their place
+_DISK_THREADS, _NETWORK_THREADS = 16, 32
 _BEAT_SECONDS = 5.0
 _KILLED = 1 << (signal.SIGKILL - 1)
 _UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.DESTROY})
@@ -124,36 +126,33 @@ class Connection:
             Patience.DISK: ThreadPoolExecutor(_DISK_THREADS, "disk"),
             Patience.NETWORK: ThreadPoolExecutor(_NETWORK_THREADS, "network"),
         }
-        self._waiting: dict[int, int] = {}  # requests that other threads answer, and who asks
+        self._waiting: dict[int, int] = {}  # requests that are not answered by who has read them, and who asks
         self._lock = Lock()
+        self._asked = select.epoll()  # by those who stand by: it tells of the line only while the leader is away
+        self._asked.register(self._wake, select.EPOLLIN)
+        self._buffer, self._room = bytearray(_BUFFER_BYTES), memoryview(bytearray(_PAGES * wire.PAGE))  # the leader's
+        self._term = 0  # grows with each leader
+        self._is_away = False  # the leader
+        self._leaders = self._standing_by = 0
+        self._left = Event()  # nobody leads, nor will
+        self._failure: BaseException | None = None
 
     def serve(self) -> None:
         """Answer until the mount is gone, or `end` is called."""
-        buffer, room = bytearray(_BUFFER_BYTES), memoryview(bytearray(_PAGES * wire.PAGE))
-        asked = select.poll()
-        for descriptor in (self._descriptor, self._wake):
-            asked.register(descriptor, select.POLLIN)
-        while not self._ending:
-            try:
-                size = os.readv(self._descriptor, [buffer])
-            except BlockingIOError:
-                asked.poll(_BEAT_SECONDS * 1000)
-                self._beat()
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return  # unmounted
-                if error.errno not in (errno.EINTR, errno.ENOENT):  # the latter: taken back at the last moment
-                    raise
-            else:
-                if size == 0:
-                    return
-                self._take(wire.request(buffer, size, room))
-                self._beat()
+        self._leaders += 1
+        Thread(target=self._lead_in_turn, args=(True,), name="leader-1", daemon=True).start()
+        self._left.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def end(self) -> None:
         """Let `serve` return; may be called by any thread."""
         self._ending = True
         os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if self._is_away:
+                self._relieve()
+                self._left.set()
 
     def close(self, patience_seconds: float = 0) -> None:
         """To be called after `serve`; who still waits after *patience_seconds* is not answered."""
@@ -163,6 +162,89 @@ class Connection:
         self._ended = True
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- who leads ----------------------------------------------------------------------------
+
+    def _lead_in_turn(self, leads: bool) -> None:
+        """The life of a thread that answers."""
+        while not self._ending:
+            if leads:
+                self._lead()
+                with self._lock:
+                    self._standing_by += 1
+            leads = self._stand_by()
+
+    def _lead(self) -> None:
+        """Read and answer, until another one has to lead or there is an end."""
+        term = self._term
+        asked = select.poll()
+        for descriptor in (self._descriptor, self._wake):
+            asked.register(descriptor, select.POLLIN)
+        try:
+            while self._term == term and not self._ending:
+                request = self._next(asked)
+                if request is not None:
+                    self._take(request)
+                self._beat()
+        except BaseException as error:  # noqa: BLE001 - for whoever waits for the end
+            self._failure = error
+            self.end()
+        if self._ending and self._term == term:
+            os.eventfd_write(self._wake, 1)
+            self._left.set()
+
+    def _next(self, asked: select.poll) -> Request | None:
+        """A request; None if there is none yet, or will be none any more."""
+        try:
+            size = os.readv(self._descriptor, [self._buffer])
+        except BlockingIOError:
+            asked.poll(_BEAT_SECONDS * 1000)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EINTR, errno.ENOENT, errno.ENODEV):  # ENOENT: taken back at the last moment
+                raise
+            self._ending = error.errno == errno.ENODEV or self._ending  # unmounted
+            return None
+        self._ending = size == 0 or self._ending
+        return wire.request(self._buffer, size, self._room) if size else None
+
+    def _go_away(self) -> bool:
+        """Let another one lead as soon as there is a request, while this one waits; False if there can be no other."""
+        with self._lock:
+            if self._ending or (not self._standing_by and self._leaders >= _MOST_LEADERS):
+                return False
+            if not self._standing_by:
+                self._leaders += 1
+                self._standing_by += 1
+                Thread(target=self._lead_in_turn, args=(False,), name=f"leader-{self._leaders}", daemon=True).start()
+            self._is_away = True
+            self._asked.register(self._descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+            return True
+
+    def _come_back(self, term: int) -> None:
+        """Lead on, unless somebody else does by now."""
+        with self._lock:
+            if self._term == term and self._is_away:
+                self._is_away = False
+                self._asked.unregister(self._descriptor)
+
+    def _stand_by(self) -> bool:
+        """Wait until there is a request and no leader; False: an end, or nothing for long."""
+        for descriptor, _ in self._asked.poll(_BEAT_SECONDS):
+            with self._lock:
+                if descriptor == self._descriptor and self._is_away:
+                    self._relieve()
+                    self._standing_by -= 1
+                    return True
+        if self._is_away:
+            self._beat()
+        return False
+
+    def _relieve(self) -> None:
+        """The leader, who is away, leads no more. With the lock held."""
+        self._term += 1
+        self._is_away = False
+        self._asked.unregister(self._descriptor)
 
     def take_over(self) -> None:
         """Ask the kernel for what another process had begun to answer."""
@@ -192,7 +274,7 @@ class Connection:
         elif request.operation == Op.INIT:
             self._introduce(request)
         else:
-            self._answer(request, Patience.NOTHING)
+            self._answer(request)
 
     def _note(self, request: Request) -> None:
         if request.operation == Op.INTERRUPT:
@@ -209,17 +291,25 @@ class Connection:
             body = wire.init_out(init, _BACKGROUND, _PAGES)
             self._send(wire.answer(request.unique, len(body)), body)
 
-    def _answer(self, request: Request, patience: Patience) -> None:
+    def _answer(self, request: Request) -> None:
         try:
-            parts = self._answerer.answer(request, patience)
+            parts = self._answerer.answer(request, Patience.NOTHING)
         except MustWait as more:
             with self._lock:
                 self._waiting[request.unique] = request.pid
-            self._wait_for(request._replace(room=NO_ROOM), more)  # the room is for the next one
+            self._wait_or_go_away(request._replace(room=NO_ROOM), more)  # the room is for the next one
         except Refused as refused:
             self._send(wire.refusal(request.unique, refused.number))
         else:
             self._send(wire.answer(request.unique, sum(map(len, parts))), *parts)
+
+    def _wait_or_go_away(self, request: Request, more: MustWait) -> None:
+        term = self._term
+        if more.arriving is None and self._go_away():
+            self._answer_later(request, Patience.NETWORK)
+            self._come_back(term)
+        else:
+            self._wait_for(request, more)
 
     def _wait_for(self, request: Request, more: MustWait) -> None:
         if more.arriving is None or more.arriving.done():  # it has come and gone: somebody must take it in passing

@@ -6,9 +6,12 @@ knows other ways.
 """
 
 import logging
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ducc.client.cache import Cache, Content
@@ -21,6 +24,9 @@ from ducc.storage.base import ReadableStore
 log = logging.getLogger(__name__)
 
 _THREADS = 16  # most of them wait for the network
+_KEEP_SOON_SECONDS = 0.004  # whoever waits for what has arrived goes on first
+_MOST_UNKEPT_BYTES = 16 << 20
+_LONGEST_END_SECONDS = 10.0  # for a disk that does not take what has arrived
 _LARGEST_UNSAID = 1 << 28  # bytes of content whose size nothing tells (a certificate; a root catalog, by old tools)
 
 
@@ -66,8 +72,10 @@ class Recording:
 class _Arrival(NamedTuple):
     """An object on its way: the content as soon as it is verified, and once more when it is in the cache."""
 
+    wanted: Wanted
     arrived: "Future[Content]"
     kept: "Future[Content]"
+    turn: ExitStack  # to be closed when others on this node may fetch it
 
 
 class Fetcher:
@@ -80,8 +88,12 @@ class Fetcher:
         self._store, self.cache = store, cache
         self.hits = self.misses = 0
         self.recording: Recording | None = None
-        self._pool = ThreadPoolExecutor(_THREADS, "fetch")
         self._running: dict[Wanted, _Arrival] = {}
+        self._work = SimpleQueue[_Arrival | None]()  # what nobody has begun to fetch; None: end
+        self._threads = self._idle = 0  # how many there are, and how many more wait for work than there is
+        self._unkept = SimpleQueue[tuple[_Arrival, bytes] | None]()  # what has arrived; None: end
+        self._unkept_bytes = 0
+        self._keeper: Thread | None = None
         self._lock = Lock()
 
     def cached(self, wanted: Wanted) -> Content | None:
@@ -90,43 +102,85 @@ class Fetcher:
         return self._counted(self._in_cache(wanted))
 
     def at_once(self, wanted: Wanted) -> Content | None:
-        """The content if this machine has it and no disk has to be waited for."""
+        """The content if this machine has it. Raises `NotAtOnce` if a disk has to be waited for."""
         self._note(wanted)
         return self._counted(self.cache.open_at_once(wanted.name.digest, wanted.size))
 
+    def coming(self, wanted: Wanted) -> "Future[Content] | None":
+        """What has been begun to fetch, if it has."""
+        running = self._running.get(wanted)
+        return running.arrived if running else None
+
     def fetch(self, wanted: Wanted) -> "Future[Content]":
-        """Begin to fetch, or join whoever is fetching the same.
+        """Let a thread begin to fetch, or join whoever is fetching the same.
 
         Raises through the future: `CorruptObject`, `BadObject` (the publisher's fault), `ObjectMissing`,
         `StoreUnavailable`.
         """
-        return self._fetch(wanted).arrived
+        arrival, is_new = self._arrival(wanted)
+        if is_new:
+            self._begin(arrival)
+        return arrival.arrived
+
+    def fetch_here(self, wanted: Wanted) -> Content:
+        """Fetch, or wait for whoever is fetching the same; the cache has it a moment later. Raises the same."""
+        arrival, is_new = self._arrival(wanted)
+        if is_new:
+            self._load(arrival, self._keep_soon)
+        return arrival.arrived.result()
 
     def fetch_ahead(self, wanted: Wanted) -> None:
         """Begin to fetch what this machine does not have and somebody will perhaps want."""
         if not self.cache.has(wanted.name.digest):
-            self._fetch(wanted)
+            self.fetch(wanted)
 
     def content(self, wanted: Wanted) -> Content:
         """The content, waited for until it is in the cache, if that takes it."""
-        return self.cached(wanted) or self._fetch(wanted).kept.result()
-
-    def _fetch(self, wanted: Wanted) -> "_Arrival":
-        with self._lock:
-            running = self._running.get(wanted)
-            if running is None:
-                running = self._running[wanted] = _Arrival(Future(), Future())
-                self._pool.submit(self._load, wanted, running)
-            return running
+        content = self.cached(wanted)
+        if content is not None:
+            return content
+        arrival, is_new = self._arrival(wanted)
+        if is_new:
+            self._load(arrival, self._keep)
+        return arrival.kept.result()
 
     def close(self) -> None:
-        """Who waits for what has not begun waits no more."""
+        """Who waits for what has not begun waits no more; what has arrived is kept."""
         with self._lock:
             arrivals = list(self._running.values())
+            for _ in range(self._threads):
+                self._work.put(None)
         for arrival in arrivals:
             if arrival.arrived.cancel():
                 arrival.kept.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._unkept.put(None)
+        if self._keeper is not None:
+            self._keeper.join(_LONGEST_END_SECONDS)
+
+    def _arrival(self, wanted: Wanted) -> tuple[_Arrival, bool]:
+        """What is on its way, and whether it was not before: then it has to be loaded."""
+        with self._lock:
+            running = self._running.get(wanted)
+            if running is not None:
+                return running, False
+            arrival = self._running[wanted] = _Arrival(wanted, Future(), Future(), ExitStack())
+            return arrival, True
+
+    def _begin(self, arrival: _Arrival) -> None:
+        """Let a thread load it, a new one if there may be one more."""
+        with self._lock:
+            if self._idle <= 0 and self._threads < _THREADS:
+                self._threads += 1
+                self._idle += 1
+                Thread(target=self._load_for_ever, name=f"fetch-{self._threads}", daemon=True).start()
+            self._idle -= 1
+            self._work.put(arrival)
+
+    def _load_for_ever(self) -> None:
+        while (arrival := self._work.get()) is not None:
+            self._load(arrival, self._keep)
+            with self._lock:
+                self._idle += 1
 
     def _note(self, wanted: Wanted) -> None:
         if self.recording is not None:
@@ -136,37 +190,66 @@ class Fetcher:
         self.hits += content is not None
         return content
 
-    def _load(self, wanted: Wanted, arrival: _Arrival) -> None:
-        """Hand over what has arrived, and only then keep it in the cache, which takes as long again."""
+    def _load(self, arrival: _Arrival, keep: Callable[[_Arrival, bytes], None]) -> None:
+        """Hand over what has arrived, and only then have the cache *keep* it, which takes as long again."""
         if not arrival.arrived.set_running_or_notify_cancel():
+            self._end(arrival)
             return
         try:
-            with self.cache.alone(wanted.name.digest):
-                content = self._in_cache(wanted)  # perhaps somebody was faster
-                if content is not None:
-                    arrival.arrived.set_result(content)
-                else:
-                    content = self._arrive(wanted, arrival)
+            arrival.turn.enter_context(self.cache.alone(arrival.wanted.name.digest))
+            content = self._in_cache(arrival.wanted)  # perhaps somebody was faster
+            data = b"" if content else self._download(arrival.wanted)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
-            self._end(wanted)
-            if not arrival.arrived.done():
-                arrival.arrived.set_exception(error)
+            self._end(arrival)
+            arrival.arrived.set_exception(error)
             arrival.kept.set_exception(error)
-        else:
-            self._end(wanted)
+            return
+        if content is not None:
+            self._end(arrival)
+            arrival.arrived.set_result(content)
             arrival.kept.set_result(content)
+        else:
+            self.misses += 1
+            arrival.arrived.set_result(Content.in_memory(data))
+            keep(arrival, data)
 
-    def _arrive(self, wanted: Wanted, arrival: _Arrival) -> Content:
-        self.misses += 1
-        data = self._download(wanted)
-        content = Content.in_memory(data)
-        arrival.arrived.set_result(content)
-        self.cache.keep(wanted.name.digest, data, content)
-        return content
+    def _keep(self, arrival: _Arrival, data: bytes) -> None:
+        content = arrival.arrived.result()
+        self.cache.keep(arrival.wanted.name.digest, data, content)
+        self._end(arrival)
+        arrival.kept.set_result(content)
 
-    def _end(self, wanted: Wanted) -> None:
+    def _keep_soon(self, arrival: _Arrival, data: bytes) -> None:
+        """Let another thread keep it, unless too much waits for that."""
         with self._lock:
-            del self._running[wanted]
+            if self._keeper is None:
+                self._keeper = Thread(target=self._keep_for_ever, name="keep", daemon=True)
+                self._keeper.start()
+            is_too_much = self._unkept_bytes > _MOST_UNKEPT_BYTES
+            self._unkept_bytes += 0 if is_too_much else len(data)
+        if is_too_much:
+            self._keep(arrival, data)
+        else:
+            self._unkept.put((arrival, data))
+
+    def _keep_for_ever(self) -> None:
+        while (one := self._unkept.get()) is not None:
+            time.sleep(_KEEP_SOON_SECONDS)
+            self._keep_one(*one)
+            with suppress(Empty):
+                while (one := self._unkept.get_nowait()) is not None:
+                    self._keep_one(*one)
+                return
+
+    def _keep_one(self, arrival: _Arrival, data: bytes) -> None:
+        self._keep(arrival, data)
+        with self._lock:
+            self._unkept_bytes -= len(data)
+
+    def _end(self, arrival: _Arrival) -> None:
+        arrival.turn.close()
+        with self._lock:
+            del self._running[arrival.wanted]
 
     def _in_cache(self, wanted: Wanted) -> Content | None:
         return self.cache.open(wanted.name.digest, wanted.size)

@@ -20,7 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from ducc.client import wire, xattrs
 from ducc.client.attachments import Node, NotADirectoryInode, StaleInode
-from ducc.client.cache import Cache, Content
+from ducc.client.cache import Cache, Content, NotAtOnce
 from ducc.client.catalogs import CatalogNeeded
 from ducc.client.connection import Buffer, MustWait, Patience, Refused
 from ducc.client.magic import Magic
@@ -264,7 +264,7 @@ class Mounted:
         content = file.held(index) or self._begin(file, index, patience)
         if content.path is None:
             self._hold_few_in_memory(file, index)
-        data = _read_now(content, offset, size, room)
+        data = content.in_hand(offset, size) or _read_now(content, offset, size, room)
         if data is not None:
             return data
         if patience < Patience.DISK:
@@ -296,21 +296,24 @@ class Mounted:
                 if not self._cache.was_compared(wanted.name.digest):
                     self._repository.fetcher.fetch(wanted)
         content = self._content(file, index, patience)
-        file.hold(index, content)
+        if not content.is_lent:
+            file.hold(index, content)
         return content
 
     def _content(self, file: _File, index: int, patience: Patience) -> Content:
         fetcher, wanted = self._repository.fetcher, file.pieces[index]
-        content = fetcher.at_once(wanted)
-        if content is None and self._cache.has(wanted.name.digest):
+        try:
+            content = fetcher.at_once(wanted)
+        except NotAtOnce:
             if patience < Patience.DISK:
-                raise MustWait(Patience.DISK)
+                raise MustWait(Patience.DISK) from None
             content = fetcher.cached(wanted)
+        if content is None and patience == Patience.NETWORK:
+            return fetcher.fetch_here(wanted)
         if content is None:
-            arriving = fetcher.fetch(wanted)
-            if patience == Patience.NETWORK:
-                return arriving.result()
-            arriving.add_done_callback(partial(_hold, file, index))
+            arriving = fetcher.coming(wanted)
+            if arriving is not None:
+                arriving.add_done_callback(partial(_hold, file, index))
             raise MustWait(Patience.NETWORK, arriving)
         return content
 
@@ -385,17 +388,16 @@ def _errno(error: BaseException, request: str) -> int:
 def _read_now(content: Content, offset: int, size: int, room: memoryview) -> Buffer | None:
     """The bytes, in *room* if it has enough, if they are in memory; None if a disk would have to be waited for."""
     buffer = room[:size] if size <= len(room) else bytearray(size)  # new memory takes as long as all the rest
-    flags = 0 if content.path is None else os.RWF_NOWAIT  # in memory there is nothing to wait for
     try:
-        read = os.preadv(content.descriptor, [buffer], offset, flags)
+        read = content.read_into(buffer, offset, os.RWF_NOWAIT)
     except OSError:  # would block, or a file system that can't say
         return None
     return buffer if read == size else None
 
 
-def _read_all(content: Content, offset: int, size: int) -> bytearray:
+def _read_all(content: Content, offset: int, size: int) -> Buffer:
     """The bytes, waited for; fewer would look to the kernel like the end of the file."""
-    data = bytearray(os.pread(content.descriptor, size, offset))
+    data = content.read(offset, size)
     if len(data) != size:
         raise OSError(errno.EIO, "a file of the cache was cut off")
     return data

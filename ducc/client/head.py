@@ -5,7 +5,6 @@ asked it is shown, off-line, as far as its objects are here.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -159,8 +158,7 @@ class Head:
         return manifest
 
     def _content(self, digest: bytes, suffix: Suffix) -> bytes:
-        content = self._fetcher.content(Wanted(ObjectName(digest, suffix), None))
-        return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)
+        return bytes(self._fetcher.content(Wanted(ObjectName(digest, suffix), None)).whole())
 
     def _read_manifest(self) -> bytes:
         return self._read(MANIFEST, self._is_ours)

@@ -121,8 +121,7 @@ class Magic:
         digest = self._repository.manifest.metainfo
         if digest is None:
             return _NO_METAINFO
-        content = self._repository.fetcher.content(Wanted(ObjectName(digest, Suffix.METAINFO), None))
-        return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)
+        return bytes(self._repository.fetcher.content(Wanted(ObjectName(digest, Suffix.METAINFO), None)).whole())
 
     def _local_hash(self, entry: Entry) -> bytes:
         """The hash that the file in the cache would be published under, compressed as the stock tools do."""
@@ -130,7 +129,7 @@ class Magic:
         if content is None:
             return _NOT_CACHED
         compressing, digest, offset = zlib.compressobj(), hashlib.sha1(), 0
-        while data := os.pread(content.descriptor, _READ_AT_ONCE, offset):
+        while data := content.read(offset, _READ_AT_ONCE):
             digest.update(compressing.compress(data))
             offset += len(data)
         digest.update(compressing.flush())

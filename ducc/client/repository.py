@@ -4,7 +4,6 @@ The mount asks by inode, through `tree`; programs ask by path. Whoever asks by p
 """
 
 import logging
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from ducc.catalog.reader import BadCatalog
 from ducc.catalog.schema import CatalogRef
 from ducc.client.attachments import Leaving, Node, Tree
-from ducc.client.cache import Cache, Content
+from ducc.client.cache import Cache
 from ducc.client.catalogs import CatalogNeeded, Catalogs
 from ducc.client.fetch import Fetcher, Wanted
 from ducc.client.head import Head
@@ -178,7 +177,7 @@ class Repository:
         node = self._node(path)
         if node is None or not node.row.entry.is_regular:
             return None
-        return b"".join(map(_bytes, map(self.fetcher.content, pieces(node.row.entry))))
+        return b"".join(self.fetcher.content(one).whole() for one in pieces(node.row.entry))
 
     def _node(self, path: bytes) -> Node | None:
         node: Node | None = self._wait(self.tree.node, ROOT_INODE)
@@ -223,7 +222,3 @@ def _keep(path: Path, data: bytes) -> None:
 
 def _root_of(manifest: Manifest) -> CatalogRef:
     return CatalogRef(manifest.root_hash, manifest.root_size)
-
-
-def _bytes(content: Content) -> bytes:
-    return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 _MINUTE_SECONDS = 60
-_YOUNGEST_ABANDONED_SECONDS = 10  # a file in txn/ is locked soon after it is made
+_YOUNGEST_ABANDONED_SECONDS = 60  # nothing in txn/ takes that long unless its writer was killed, or stopped
 _OBJECT_DIRECTORY = 2  # length of its name
 
 
@@ -52,10 +52,10 @@ def make_room(root: str, limit_bytes: int) -> Room:
 
 
 def remove_abandoned(directory: str) -> None:
-    """Remove from txn/ what nobody is writing any more: its writer, who would hold a lock, was killed."""
+    """Remove from txn/ what nobody is writing any more: its writer was killed."""
     for file in os.scandir(directory):
         with suppress(OSError):
-            if time.time() - file.stat().st_mtime > _YOUNGEST_ABANDONED_SECONDS and not is_held(file.path):
+            if time.time() - file.stat().st_mtime > _YOUNGEST_ABANDONED_SECONDS:
                 os.unlink(file.path)
 
 

@@ -9,20 +9,22 @@ codings not undone, and the environment's proxies not asked: who needs that take
 import base64
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ducc import USER_AGENT
+from ducc.storage.http1 import Head, Incoming, read_body, read_head
 
-_READ_SIZE = 1 << 20
 _LOOK_SECONDS = 0.25  # how exactly deadlines are kept
 _MOST_KEPT = 8  # connections of one thread
+_URL, _WORDS = re.compile("([A-Za-z]+)://([^/?#]*)([^#]*)"), re.compile("[!-~]+")
 _PUT_OFF_BYTES, _PUT_OFF_SECONDS = 1 << 16, 600.0
 
 
@@ -47,10 +49,10 @@ class Patience(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a server said, whole."""
+    """What a server said, whole. Names of headers are in lower case."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -71,74 +73,73 @@ class Connections:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask for *url*, through *proxy* (a URL) if one is given. Raises `NoAnswer`, also beyond *limit* bytes."""
-        target = urlsplit(url)
-        sent = {"User-Agent": USER_AGENT, **(headers or {})}
-        words = target.path + (f"?{target.query}" if target.query else "")
-        if proxy and target.scheme == "http":
-            words, sent = url, {**sent, **_credentials(urlsplit(proxy))}
-        connection = self._connection(target, proxy, patience)
+        scheme, place, words = _parts(url)
+        said = headers or {}
+        if proxy and scheme == "http":
+            words, said = url, {**said, **_credentials(urlsplit(proxy))}
+        connection = self._connection(scheme, place, proxy)
         was_open = connection.sock is not None
+        question = _question(words, place, said)
         try:
-            return self._ask(connection, words, sent, limit, patience)
+            return self._ask(connection, question, limit, patience)
         except NoAnswer as error:
-            connection.close()
             if not was_open or not isinstance(error.__cause__, ConnectionError):
                 raise
-        try:  # perhaps it had been closed before we asked
-            return self._ask(connection, words, sent, limit, patience)
-        except NoAnswer:
-            connection.close()
-            raise
+        return self._ask(connection, question, limit, patience)  # perhaps it had been closed before we asked
 
-    def _ask(
-        self,
-        connection: http.client.HTTPConnection,
-        words: str,
-        headers: Mapping[str, str],
-        limit: int,
-        patience: Patience,
-    ) -> Answer:
-        line = _connected(connection, patience)
-        with self._watch.over(line, patience.deadline):
+    def _ask(self, connection: http.client.HTTPConnection, question: bytes, limit: int, patience: Patience) -> Answer:
+        """Ask, and leave the connection open only if it can be used again."""
+        keeps = False
+        try:
+            line = _connected(connection, patience)
+            self._watch.begin(line, patience.deadline)
             try:
-                connection.request("GET", words, headers=dict(headers))
-                response = connection.getresponse()
-                self._watch.put_off(line, min((response.length or 0) / _PUT_OFF_BYTES, _PUT_OFF_SECONDS))
-                line.settimeout(patience.wait_seconds)
-                body = _body(response, limit, patience)
-                response.close()  # else the connection could not be used again
-            except TimeoutError as error:
-                raise NoAnswer("silent for too long", True) from error
-            except (http.client.HTTPException, OSError, ValueError) as error:
-                late = time.monotonic() >= patience.deadline
-                raise NoAnswer("took too long" if late else "the connection broke", True) from error
-        return Answer(response.status, response.headers, body)
+                head, body, keeps = self._exchange(line, question, limit, patience)
+            finally:
+                self._watch.end(line)
+        except TimeoutError as error:
+            raise NoAnswer("silent for too long", True) from error
+        except (OSError, ValueError) as error:
+            late = time.monotonic() >= patience.deadline
+            raise NoAnswer("took too long" if late else "the connection broke", True) from error
+        finally:
+            if not keeps:
+                connection.close()
+        return Answer(head.status, head.headers, body)
 
-    def _connection(self, target: SplitResult, proxy: str | None, patience: Patience) -> http.client.HTTPConnection:
+    def _exchange(
+        self, line: socket.socket, question: bytes, limit: int, patience: Patience
+    ) -> tuple[Head, bytes, bool]:
+        line.sendall(question)
+        incoming = Incoming(line, patience.wait_seconds, patience.slowest_bytes_per_second)
+        head = read_head(incoming)
+        if head.length:
+            self._watch.put_off(line, min(head.length / _PUT_OFF_BYTES, _PUT_OFF_SECONDS))
+        body = read_body(incoming, head, limit)
+        return head, body, head.keeps and incoming.is_empty
+
+    def _connection(self, scheme: str, place: str, proxy: str | None) -> http.client.HTTPConnection:
         """This thread's own; a forked process does not share its parent's."""
         if getattr(self._local, "process", None) != os.getpid():
             self._local.connections, self._local.process = {}, os.getpid()
-        connections: dict[tuple[str, str | None], http.client.HTTPConnection] = self._local.connections
-        key = ("" if proxy and target.scheme == "http" else f"{target.scheme}://{target.netloc}", proxy)
-        connection = connections.pop(key, None) or self._new_connection(target, proxy)
+        connections: dict[tuple[str, str, str | None], http.client.HTTPConnection] = self._local.connections
+        key = ("", "", proxy) if proxy and scheme == "http" else (scheme, place, proxy)
+        connection = connections.pop(key, None) or self._new_connection(f"{scheme}://{place}", proxy)
         connections[key] = connection
         if len(connections) > _MOST_KEPT:
             connections.pop(next(iter(connections))).close()
-        connection.timeout = max(0.001, min(patience.wait_seconds, patience.deadline - time.monotonic()))
-        if connection.sock is not None:
-            connection.sock.settimeout(connection.timeout)
         return connection
 
-    def _new_connection(self, target: SplitResult, proxy: str | None) -> http.client.HTTPConnection:
-        first = urlsplit(proxy) if proxy else target
+    def _new_connection(self, target: str, proxy: str | None) -> http.client.HTTPConnection:
+        first, last = urlsplit(proxy or target), urlsplit(target)
         host, port = first.hostname or "", first.port
-        if target.scheme != "https":
+        if last.scheme != "https":
             return http.client.HTTPConnection(host, port or 80)
         if self._authorities is None:
             self._authorities = _trusted_authorities()
         connection = http.client.HTTPSConnection(host, port or (80 if proxy else 443), context=self._authorities)
         if proxy:
-            connection.set_tunnel(target.hostname or "", target.port or 443, _credentials(first))
+            connection.set_tunnel(last.hostname or "", last.port or 443, _credentials(first))
         return connection
 
 
@@ -150,18 +151,16 @@ class _Watch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def over(self, line: socket.socket, deadline: float) -> Iterator[None]:
+    def begin(self, line: socket.socket, deadline: float) -> None:
         with self._lock:
             self._running[line] = deadline
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._look, name="deadlines", daemon=True)
                 self._thread.start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.pop(line, None)
+
+    def end(self, line: socket.socket) -> None:
+        with self._lock:
+            self._running.pop(line, None)
 
     def put_off(self, line: socket.socket, seconds: float) -> None:
         with self._lock:
@@ -188,13 +187,44 @@ def _trusted_authorities() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"))
 
 
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme, host with its port, and what to ask there for. Raises `NoAnswer`."""
+    parts = _URL.match(url)
+    if parts is None:
+        raise NoAnswer("not a URL", False)
+    scheme, place, words = parts.groups()
+    return scheme.lower(), place, words if words.startswith("/") else f"/{words}"
+
+
+def _question(words: str, place: str, headers: Mapping[str, str]) -> bytes:
+    """All of a request. Raises `NoAnswer` if it would not be what it should be."""
+    said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    text = (
+        f"GET {words} HTTP/1.1\r\nHost: {place.rpartition('@')[2]}\r\nUser-Agent: {USER_AGENT}\r\n"
+        f"Accept-Encoding: identity\r\n{said}\r\n"
+    )
+    if not _WORDS.fullmatch(words) or not text.isascii():
+        raise NoAnswer("its name can't be asked for", False)
+    return text.encode()
+
+
 def _connected(connection: http.client.HTTPConnection, patience: Patience) -> socket.socket:
-    """The line to whom is asked first; it stays good while an answer is read, even if that is to be the last one."""
-    if patience.deadline <= time.monotonic():
+    """The line to whom is asked first, which waits as long for each piece as *patience* says."""
+    left = patience.deadline - time.monotonic()
+    if left <= 0:
         raise NoAnswer("took too long", True)
+    if connection.sock is None:
+        connection.timeout = min(patience.wait_seconds, left)
+        _connect(connection)
+    line: socket.socket = connection.sock
+    if line.gettimeout() != patience.wait_seconds:
+        line.settimeout(patience.wait_seconds)
+    return line
+
+
+def _connect(connection: http.client.HTTPConnection) -> None:
     try:
-        if connection.sock is None:
-            connection.connect()
+        connection.connect()
     except ssl.SSLCertVerificationError as error:
         raise NoAnswer(
             "its certificate is not valid for it, or not signed by an authority known here", False
@@ -206,27 +236,6 @@ def _connected(connection: http.client.HTTPConnection, patience: Patience) -> so
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise NoAnswer(reason.lower(), False) from error
-    line: socket.socket = connection.sock
-    return line
-
-
-def _body(response: http.client.HTTPResponse, limit: int, patience: Patience) -> bytes:
-    length = response.length
-    parts: list[bytes] = []
-    received, seen, since = 0, 0, time.monotonic()
-    while data := response.read1(_READ_SIZE):
-        parts.append(data)
-        received += len(data)
-        if received > limit:
-            raise http.client.HTTPException(f"longer than {limit} bytes")
-        elapsed = time.monotonic() - since
-        if elapsed >= patience.wait_seconds:
-            if received - seen < elapsed * patience.slowest_bytes_per_second:
-                raise TimeoutError
-            seen, since = received, time.monotonic()
-    if length is not None and received != length:
-        raise http.client.IncompleteRead(b"", length - received)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _credentials(proxy: SplitResult) -> dict[str, str]:

@@ -45,6 +45,8 @@ class Choices:
 
     def in_order(self, now: float) -> list[str]:
         """Whom to ask, the first one first; those that failed not long ago come last, the longest ago first."""
+        if not self._failed_at:
+            return list(self._preferred)
         with self._lock:
             failed = {name: at for name, at in self._failed_at.items() if now - at < self._reset_seconds}
             self._failed_at = failed
@@ -60,5 +62,7 @@ class Choices:
 
     def worked(self, name: str) -> bool:
         """It answers; True if it was passed over before."""
+        if name not in self._failed_at:
+            return False
         with self._lock:
             return self._failed_at.pop(name, None) is not None

@@ -278,7 +278,7 @@ class _Question:
             except NoAnswer as error:
                 blame = Blame.HOST if direct else Blame.EITHER if error.reached else Blame.PROXY
                 raise _Failed(str(error), blame) from error
-            target = answer.headers.get("Location")
+            target = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not target or not self._store.settings.follow_redirects:
                 break
             url = _redirected(url, target)
@@ -293,11 +293,11 @@ class _Question:
 def _judged(answer: Answer, direct: bool) -> Answer | None:
     """The answer, if it is a proper one; None if it is a definite no. Raises `_Failed`."""
     status, headers = answer.status, answer.headers
-    squids_error = headers.get("X-Squid-Error", "").partition(" ")[0]
+    squids_error = headers.get("x-squid-error", "").partition(" ")[0]
     if status in _GONE and (direct or not squids_error):
         return None
-    page = headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGE_TYPES
-    if status == _FOUND and not page and headers.get("Content-Encoding", "identity") == "identity":
+    page = headers.get("content-type", "").partition(";")[0].strip().lower() in _PAGE_TYPES
+    if status == _FOUND and not page and headers.get("content-encoding", "identity") == "identity":
         return answer
     if direct or squids_error in _SQUID_MET:
         blame = Blame.HOST

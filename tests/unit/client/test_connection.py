@@ -107,7 +107,7 @@ def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Ker
     files.disk.set()
     kernel.ask(Op.READ, 1, OF_THE_DISK)
     assert kernel.hear() == (1, 0, b"answer to 2")
-    assert files.rooms == [(Patience.NOTHING, 1 << 20), (Patience.DISK, 0)]
+    assert files.rooms == [(Patience.NOTHING, 1 << 20), (Patience.NETWORK, 0)]
 
 
 def test_an_answer_may_have_any_number_of_parts(kernel: Kernel) -> None:

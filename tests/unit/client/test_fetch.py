@@ -1,4 +1,3 @@
-import os
 import threading
 import time
 import zlib
@@ -51,7 +50,7 @@ def fetch(server: Server, cache: Cache, wanted: Wanted = WANTED) -> bytes:
     fetcher = Fetcher(server, cache)
     try:
         content = fetcher.content(wanted)
-        return os.pread(content.descriptor, 1 << 20, 0)
+        return bytes(content.whole())
     finally:
         fetcher.close()
 
@@ -119,7 +118,7 @@ def test_fifty_who_ask_at_once_cost_one_request(cache: Cache) -> None:
     futures = [fetcher.fetch(WANTED) for _ in range(50)]
     time.sleep(0.05)
     server.gate.set()
-    assert {os.pread(future.result(10).descriptor, 100, 0) for future in futures} == {CONTENT}
+    assert {future.result(10).whole() for future in futures} == {CONTENT}
     assert server.asked == {NAME: 1}
     fetcher.close()
 
@@ -144,7 +143,7 @@ def test_mounts_that_share_a_cache_ask_once_for_what_all_want(tmp_path: Path) ->
     futures = [fetcher.fetch(WANTED) for fetcher in fetchers]
     time.sleep(0.05)
     server.gate.set()
-    assert {os.pread(future.result(10).descriptor, 100, 0) for future in futures} == {CONTENT}
+    assert {future.result(10).whole() for future in futures} == {CONTENT}
     assert server.asked == {NAME: 1}
     for fetcher in fetchers:
         fetcher.close()

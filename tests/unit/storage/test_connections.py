@@ -29,7 +29,7 @@ def get(url: str, connections: Connections | None = None, limit: int = 1000, **o
 
 def test_an_answer_has_status_headers_and_body_whatever_the_status(server: FakeRegistry) -> None:
     answer = get(f"{server.url}/a?b=c")
-    assert (answer.status, answer.headers["Content-Type"], answer.body) == (200, "x/y", b"answer")
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "x/y", b"answer")
     assert server.seen[0].target == "/a?b=c"
     assert get(f"{server.url}/nothing").status == 404
     server.say("/a", Said(302, headers={"Location": "/b"}))
