@@ -74,13 +74,15 @@ def watch(command: Sequence[str], alive: Path) -> int:
         heard.bind(f"\0ducc-watch-{os.getpid()}")
         heard.settimeout(1)
         told = {"NOTIFY_SOCKET": f"@ducc-watch-{os.getpid()}", "WATCHDOG_USEC": str(SILENCE_SECONDS * 1_000_000)}
-        process = subprocess.Popen(command, env={**os.environ, **told})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # till there is somebody to pass them on to
+        process = subprocess.Popen(command, env={**os.environ, **told}, preexec_fn=_hear_signals)
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)
 
         for number in _PASSED_ON:
             signal.signal(number, pass_on)
+        _hear_signals()
         last = 0.0
         while process.poll() is None:
             with suppress(TimeoutError):
@@ -90,6 +92,10 @@ def watch(command: Sequence[str], alive: Path) -> int:
             if last and time.monotonic() - last > SILENCE_SECONDS:
                 process.kill()
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _hear_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 
 
 def _look_at(alive: Path) -> None:

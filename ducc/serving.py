@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import uvicorn
@@ -115,9 +116,10 @@ def serve(
         application, loop="uvloop", http=parser, lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=10,
     )  # fmt: skip
+    server = _Server(config, ready)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _heard)  # uvicorn raises them once more when it has finished
-    _Server(config, ready).run(sockets=[listening])
+        signal.signal(number, server.end)  # until uvicorn hears them, and when it raises them once more in the end
+    server.run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -135,10 +137,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _heard(number: int, frame: object) -> None:
-    """A signal that was obeyed."""
-
-
 @runtime_checkable
 class Ending(Protocol):
     """An application that has to be told when the server ends."""
@@ -153,6 +151,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """A signal: end as soon as it can be."""
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

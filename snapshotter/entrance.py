@@ -19,6 +19,7 @@ log = logging.getLogger("ducc.snapshotter")
 MOST_CONNECTIONS = 64  # containerd holds one or two
 FIRST_BYTE_SECONDS = 20.0
 _PIECE = 65536
+_PAUSE_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -32,6 +33,7 @@ class Entrance:
         self._inner = inner
         self._address = address
         self._listening = listen_privately(address, directory_mode=0o700)
+        self._closed = threading.Event()
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def serve(self) -> None:
@@ -40,6 +42,7 @@ class Entrance:
 
     def close(self) -> None:
         """Take no more connections, and no name."""
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -49,8 +52,12 @@ class Entrance:
         while True:
             try:
                 caller, _ = self._listening.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._closed.is_set():
+                    return
+                log.warning("no connection could be taken: %s", error.strerror)
+                self._closed.wait(_PAUSE_SECONDS)  # for a descriptor, or memory
+                continue
             if not self._is_welcome(caller):
                 caller.close()
             elif not self._places.acquire(blocking=False):

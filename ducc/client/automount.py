@@ -136,7 +136,7 @@ class _Answering:
             self._autofs.fail(packet.token)
 
     def _wanted(self, packet: Packet, name: str) -> None:
-        running = next((job for job in self._jobs.values() if job.name == name), None)
+        running = self._running(name)
         if running is not None:
             running.followers.append(packet)
         elif self._is_mounted(name):
@@ -144,7 +144,8 @@ class _Answering:
         elif not self._may_be_mounted(name):
             self._autofs.fail(packet.token)
         elif first := self._configuration_repository(name):
-            self._begin(self._settings.mount, Kind.MISSING, first).followers.append(packet)
+            job = self._running(first) or self._begin(self._settings.mount, Kind.MISSING, first)
+            job.followers.append(packet)
         else:
             self._begin(self._settings.mount, Kind.MISSING, name, packet.token)
 
@@ -169,6 +170,9 @@ class _Answering:
         return first
 
     # --- jobs ---------------------------------------------------------------------------------------
+
+    def _running(self, name: str) -> _Job | None:
+        return next((job for job in self._jobs.values() if job.name == name), None)
 
     def _begin(self, command: Command, kind: int, name: str, *tokens: int) -> _Job:
         directory = self._settings.directory / name

@@ -70,7 +70,8 @@ class WatchedStart(Start):
         self._say(_LINE, line)
 
     def alive(self) -> None:
-        self._say(_ALIVE)
+        with suppress(OSError):  # the watcher may be stopped, and what we answer must not wait for it
+            self._channel.send(_ALIVE, socket.MSG_DONTWAIT)
 
     def succeed(self) -> bool:
         return self._can_succeed and self._say(_SUCCEED)
@@ -148,7 +149,8 @@ class _Watch:
             status = self._run_one()
             if status == 0 and self._succeeding and not self._ending:
                 self._become_another()
-            if (status >= 0 and (status == 0 or self.line is None)) or self._ending:
+            has_begun = self.line is not None and self._report is None  # else who started all this was told why not
+            if (status >= 0 and (status == 0 or not has_begun)) or self._ending:
                 return max(status, 0)
             pause = 0.0 if time.monotonic() - started > _SOON_SECONDS else min(2 * pause + 0.2, _LONGEST_PAUSE_SECONDS)
             print(f"the process behind the mount has ended ({status}); starting another", file=sys.stderr, flush=True)
@@ -161,11 +163,14 @@ class _Watch:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._succeeding = False
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # till there is somebody to pass them on to
         self._worker = os.fork()
         if self._worker == 0:
             ours.close()
             for number in _PASSED_ON:
                 signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+        if self._worker == 0:
             os._exit(self._do(WatchedStart(theirs, self.line, can_succeed=bool(self._again))))
         theirs.close()
         with ours:

@@ -79,6 +79,7 @@ def answering(directory: Path, answer: Answerer, answered: Callable[[], None] = 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # who finds no place in the queue of a unix socket is turned away at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("who asked has gone", exc_info=True)

@@ -51,9 +51,30 @@ _DRAIN_SECONDS = 10.0  # for answers under way, before a successor takes over
 _LARGE_BYTES = (1 << 20) + 4096  # more than a read of the kernel's, which should be fast
 
 
+class HangUps:
+    """Hears SIGHUP from now on. It is obeyed as soon as somebody can, and ends nothing that is starting or ending."""
+
+    def __init__(self) -> None:
+        self._obey: Callable[[], object] | None = None
+        self._is_due = False
+        signal.signal(signal.SIGHUP, lambda number, frame: self._heard())
+
+    def lead_to(self, obey: Callable[[], object] | None) -> None:
+        """Let *obey* be called for each; at once, if there was one that nobody obeyed. None: they wait."""
+        self._obey = obey
+        if self._is_due:
+            self._heard()
+
+    def _heard(self) -> None:
+        self._is_due = self._obey is None
+        if self._obey is not None:
+            self._obey()
+
+
 def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
     """Mount, or go on where another process has left a mount, and answer until it is unmounted or to be left."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    hang_ups = HangUps()
     _give_memory_back()
     _allow_many_files()
     with claimed(settings.mountpoint):
@@ -69,10 +90,10 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
             logging.getLogger("ducc").addHandler(magic.log)
             mounted = Mounted(repository, cache, settings.view, magic)
             connection = Connection(line, mounted, start.alive)
-            renewal.make_way = connection.end
+            renewal.by(connection.end)
             if line == start.line:
                 connection.take_over()
-            _answer(settings, repository, connection, start.ready, renewal)
+            _answer(settings, repository, connection, start.ready, renewal, hang_ups)
             os.close(line)
         if not renewal.wanted:
             forget(settings.mountpoint)
@@ -123,10 +144,11 @@ def _answer(
     connection: Connection,
     ready: Callable[[], None],
     renewal: Renewal,
+    hang_ups: HangUps,
 ) -> None:
     try:
         start = partial(_start, repository, connection, settings.mountpoint, ready)
-        asyncio.run(_answer_and_follow(settings, repository, connection, start))
+        asyncio.run(_answer_and_follow(settings, repository, connection, start, hang_ups))
     finally:
         connection.close(_DRAIN_SECONDS if renewal.wanted else 0)
         if not renewal.wanted:
@@ -134,33 +156,55 @@ def _answer(
 
 
 def _start(repository: Repository, connection: Connection, mountpoint: Path, ready: Callable[[], None]) -> None:
-    """See the mount answer, tune it, and tell whoever waits. Not for the thread that answers."""
+    """See the mount answer, tune it, and tell whoever waits. Not for the thread that answers. Raises `MountFailed`."""
     if repository.tree.untold:
         _make_kernel_forget(repository, connection)
-    os.statvfs(mountpoint)
-    read_more_ahead(mountpoint)  # the kernel's first question would undo it
+    try:
+        os.statvfs(mountpoint)
+        read_more_ahead(mountpoint)  # the kernel's first question would undo it
+    except OSError as error:
+        raise MountFailed(f"{mountpoint} was mounted and does not answer: {error.strerror}") from error
     ready()
 
 
 async def _answer_and_follow(
-    settings: MountSettings, repository: Repository, connection: Connection, start: Callable[[], None]
+    settings: MountSettings,
+    repository: Repository,
+    connection: Connection,
+    start: Callable[[], None],
+    hang_ups: HangUps,
 ) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    pushed: deque[bytes] = deque(maxlen=1)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, connection.end)
+    hang_ups.lead_to(partial(loop.call_soon_threadsafe, _ask_a_server, asked, pushed))
     answering = loop.run_in_executor(ThreadPoolExecutor(1, "answer"), connection.serve)
     threads = ThreadPoolExecutor(1, "follow")  # not the loop's own, for which its end would wait
-    threads.submit(start)
-    pushed: deque[bytes] = deque(maxlen=1)
+    started = loop.run_in_executor(threads, start)
+    started.add_done_callback(partial(_end_if_failed, connection))
     if settings.notices_url and settings.pause_seconds(0) is not None:
         _listen_for_news(settings, loop, asked, pushed)
     following = asyncio.create_task(_follow(settings, repository, connection, asked, pushed, threads))
     try:
         await answering
     finally:
+        hang_ups.lead_to(None)
         following.cancel()
+    if started.done():
+        started.result()
+
+
+def _end_if_failed(connection: Connection, started: "asyncio.Future[None]") -> None:
+    if not started.cancelled() and started.exception() is not None:
+        connection.end()
+
+
+def _ask_a_server(asked: asyncio.Event, pushed: deque[bytes]) -> None:
+    """What was pushed until now may be older than what whoever asks knows of."""
+    pushed.clear()
+    asked.set()
 
 
 async def _follow(
@@ -177,12 +221,15 @@ async def _follow(
         with suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), pause)
         asked.clear()
+        retry = min(repository.manifest.ttl_seconds, _RETRY_SECONDS)
         try:
             await _refresh(repository, connection, pushed.pop() if pushed else None, threads)
-            pause = settings.pause_seconds(repository.manifest.ttl_seconds)
+            retry = repository.manifest.ttl_seconds
         except (DuccError, OSError) as error:
             log.warning("staying at revision %d: %s", repository.manifest.revision, error)
-            pause = settings.pause_seconds(min(repository.manifest.ttl_seconds, _RETRY_SECONDS))
+        except Exception:  # else nobody would hear of it, and newer revisions would never be seen
+            log.exception("staying at revision %d by a fault of this program", repository.manifest.revision)
+        pause = settings.pause_seconds(retry)
 
 
 def _listen_for_news(

@@ -47,9 +47,9 @@ class CheckingFiles(Protocol):
 class Head:
     """Asks one store for one repository's manifest. *clock* tells the time by which whitelists expire.
 
-    `problem` says why there was no answer when it was last asked for; it is empty after a good one. `checks` counts how
-    often it was asked for something newer, `offered` is what the last such question led to, and `asked_at` when that
-    was, as `time.monotonic` tells it.
+    `problem` says why there was no answer when it was last asked for; it is empty after a good one. `offered` is what
+    the last question for something newer led to, `asked_at` when that was begun, and `answered_as_of` when the last one
+    was begun that has come to its end, as `time.monotonic` tells it.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class Head:
         self._master_keys, self._clock = master_keys, clock
         self._breadcrumbs, self._pin, self._blacklist = breadcrumbs, pin, blacklist or Blacklist()
         self.problem = ""
-        self.checks = 0
-        self.asked_at = time.monotonic()
+        self.asked_at = self.answered_as_of = time.monotonic()
         self.offered: Manifest | None = None
 
     @property
@@ -116,7 +115,7 @@ class Head:
             self.problem = str(error)
             raise
         finally:
-            self.checks += 1
+            self.answered_as_of = self.asked_at
         return self.offered
 
     def _newer(self, known: Manifest, raw: bytes) -> Manifest | None:

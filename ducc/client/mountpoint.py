@@ -20,6 +20,7 @@ from ducc.errors import DuccError
 MOUNT_TYPE = "fuse.ducc"
 _END_SECONDS = 30.0  # how long a process may take to end after its mount is gone
 _FORMER_SECONDS = 60.0  # how long a new mount waits for the process behind the former one, which is needed elsewhere
+_GLANCE_SECONDS = 0.2  # whoever only looks whether the lock is held, holds it for a moment
 _SETTLING_SECONDS = 1.0  # how long the kernel may take to end a mount that nobody uses
 _READ_AHEAD_KB = 1024
 _STILL_IN_USE = "was mounted before, and an overlay or another mount namespace still uses that: end it first"
@@ -97,7 +98,10 @@ def wait_for_end(directory: Path, is_used_elsewhere: Callable[[], bool] = lambda
 def holder(directory: Path) -> int | None:
     """The process behind a mount."""
     path = _lock_path(directory)
-    text = path.read_text() if _is_held(path) else ""
+    text = ""
+    if _is_held(path):
+        with suppress(FileNotFoundError):  # it has just ended
+            text = path.read_text()
     return int(text) if text.strip() else None
 
 
@@ -122,16 +126,17 @@ def claimed(directory: Path) -> Iterator[None]:
 
 def _locked(directory: Path, path: Path) -> TextIO:
     """The lock; waited for while the process behind a former mount is ending."""
-    deadline = time.monotonic() + _FORMER_SECONDS
+    began = time.monotonic()
     while True:
         lock = path.open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            if mounted_at(directory):
+            waited = time.monotonic() - began
+            if waited > _GLANCE_SECONDS and mounted_at(directory):
                 raise MountFailed(f"{directory} is mounted already") from None
-            if time.monotonic() > deadline:
+            if waited > _FORMER_SECONDS:
                 raise MountFailed(f"{directory} {_STILL_IN_USE}") from None
             time.sleep(0.02)
             continue

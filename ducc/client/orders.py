@@ -105,10 +105,10 @@ class Orders:
     def reload(self, message: Message) -> Message:
         if self._renewal.is_outdated():
             return self.renew(message)
-        checks, deadline = self._head.checks, time.monotonic() + _RELOAD_SECONDS
+        began = time.monotonic()
         os.kill(os.getpid(), signal.SIGHUP)
-        while self._head.checks == checks or self._is_behind():
-            if time.monotonic() > deadline:
+        while self._head.answered_as_of <= began or self._is_behind():  # what was asked before may know nothing new
+            if time.monotonic() > began + _RELOAD_SECONDS:
                 raise OrderFailed("no answer about a newer revision in time; it goes on being asked for")
             time.sleep(0.02)
         if self._head.problem:

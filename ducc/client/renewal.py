@@ -21,7 +21,8 @@ class Renewal:
         """*trial* is the successor's command, which starts nothing but ends as that would begin."""
         self._start, self._trial, self.is_outdated = start, trial, is_outdated
         self.wanted = False
-        self.make_way: Callable[[], None] = lambda: None  # called in the end, when everything has been said
+        self._make_way: Callable[[], None] | None = None  # called in the end, when everything has been said
+        self._is_due = False
 
     def begin(self) -> None:
         """Make sure that a successor will come. Raises `OrderFailed`, and then everything stays as it is."""
@@ -46,4 +47,12 @@ class Renewal:
     def proceed(self) -> None:
         """To be called when nothing more is to be said: make way, if that is wanted."""
         if self.wanted:
-            self.make_way()
+            self._is_due = True
+            if self._make_way is not None:
+                self._make_way()
+
+    def by(self, make_way: Callable[[], None]) -> None:
+        """From now on *make_way* is how the process makes way; at once, if that was wanted meanwhile."""
+        self._make_way = make_way
+        if self._is_due:
+            make_way()

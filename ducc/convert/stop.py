@@ -7,16 +7,16 @@ what they wait for arrives, they see that they were stopped, and end; nothing th
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
-from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from ducc.convert.observer import LayerProgress, Observer
 from ducc.image.digest import Digest
+from ducc.threads import ThreadsLeftBehind
 
 GRACE_SECONDS = 3.0  # for what is under way
 LAST_SECONDS = 5.0  # by when what is done is taken up; the commit comes after
@@ -99,42 +99,26 @@ class _WatchedLayer(LayerProgress):
         self._stop.check()
 
 
-class Threads(Executor):
-    """A pool of threads like the library's, whose block waits no longer than the grace for them once *stop* is set.
+class Threads(ThreadsLeftBehind):
+    """A pool of threads whose block waits no longer than the grace for them once *stop* is set.
 
     Nor does the end of the process. What has not begun by then never does.
     """
 
     def __init__(self, number: int, name: str, stop: Stop) -> None:
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._number, self._name, self._stop = number, name, stop
-        self._threads: list[Thread] = []
+        super().__init__(number, name)
+        self._stop = stop
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        future: Future[T] = Future()
+        def unless_stopped() -> T:
+            self._stop.check()
+            return function(*args, **kwargs)
 
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                self._stop.check()
-                result = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._tasks.put(run)
-        if len(self._threads) < self._number:
-            thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        return future
+        return super().submit(unless_stopped)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End all threads once their work is done; once the pass is to end, those that are done within its grace."""
-        for _ in self._threads:
-            self._tasks.put(None)
+        super().shutdown()
         for thread in self._threads if wait else ():
             while thread.is_alive() and (left := self._stop.seconds_left()) > 0:
                 thread.join(min(left, _LOOK_SECONDS))
@@ -145,7 +129,3 @@ class Threads(Executor):
         if kind is not None:
             self._stop.break_off()
         self.shutdown()
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            task()

@@ -7,7 +7,6 @@ deadline, and of requests beyond a number none is begun.
 import asyncio
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
@@ -18,6 +17,7 @@ from ducc.mirror.archives import Part
 from ducc.mirror.question import BlobOf, read_question
 from ducc.mirror.refusal import Refusal
 from ducc.serving import Message, Receive, Send
+from ducc.threads import ThreadsLeftBehind
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class MirrorServer:
         """*default_registry* is meant by names that do not say a registry."""
         self._answers, self._default_registry = answers, default_registry
         self._deadline_seconds = deadline_seconds
-        self._threads = ThreadPoolExecutor(_THREADS, "mirror")
-        self._blob_threads = ThreadPoolExecutor(_THREADS, "mirror-blob")  # hashing archives holds up nothing else
+        self._threads = ThreadsLeftBehind(_THREADS, "mirror")
+        self._blob_threads = ThreadsLeftBehind(_THREADS, "mirror-blob")  # hashing archives holds up nothing else
         self._under_way = 0
         self._metrics = CollectorRegistry()
         self._requests = Counter(

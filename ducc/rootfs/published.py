@@ -5,7 +5,6 @@ Repositories are asked in order, each within a deadline: a mount whose server ha
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as DeadlinePassed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TypeVar
 from ducc.errors import DuccError
 from ducc.image.digest import Digest
 from ducc.rootfs.locate import LayerAbsent, MountedRepository, RepositoryUnavailable, StackedLayer
+from ducc.threads import ThreadsLeftBehind
 
 _THREADS = 4
 
@@ -89,7 +89,7 @@ class _Asked:
     def __init__(self, repository: MountedRepository, deadline_seconds: float) -> None:
         self.repository = repository
         self._deadline_seconds = deadline_seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=repository.fqrn)
+        self._threads = ThreadsLeftBehind(_THREADS, repository.fqrn)
         self._silent_until = 0.0  # on the monotonic clock
 
     def answer(self, question: Callable[[MountedRepository], Answer]) -> Answer:

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,57 @@ def test_a_worker_that_asks_for_it_is_succeeded_by_another_program_with_its_line
     wait_for_end(watcher)
     assert (tmp_path / "line").read_text() == str(watcher)  # who waits for that process, goes on doing so
     assert not (tmp_path / "worker-1").exists()
+
+
+def test_a_worker_that_fails_with_its_line_open_before_it_is_ready_is_not_followed_by_another(tmp_path: Path) -> None:
+    def fail(start: Start, earlier: int) -> None:
+        start.keep(os.open(tmp_path / "line", os.O_RDWR | os.O_CREAT))
+        raise BadInput("no luck")
+
+    with pytest.raises(StartFailed, match="no luck"):
+        in_background(worker_that(fail, tmp_path), tmp_path / "log")
+    wait_for_end(started(tmp_path, 0)[1])
+    assert not (tmp_path / "worker-1").exists()
+
+
+def test_a_signal_is_passed_on_to_a_worker_that_is_just_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between the fork and the moment in which the watcher knows whom it has started."""
+    fork = os.fork
+
+    def signalled_fork() -> int:
+        child = fork()
+        if child and (tmp_path / "watching").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    watcher = fork()
+    if watcher == 0:
+        (tmp_path / "watching").touch()
+        monkeypatch.setattr(os, "fork", signalled_fork)
+        line = os.open(tmp_path / "line", os.O_RDWR | os.O_CREAT)
+        os._exit(go_on(worker_that(stay, tmp_path), line, []))
+    wait_for(lambda: os.waitpid(watcher, os.WNOHANG)[0])
+
+
+def test_who_is_alive_does_not_wait_for_a_watcher_that_is_stopped(tmp_path: Path) -> None:
+    def speak_on(start: Start, earlier: int) -> None:
+        start.ready()
+        os.kill(os.getppid(), signal.SIGSTOP)
+        for _ in range(10_000):
+            start.alive()
+        os.kill(os.getppid(), signal.SIGCONT)
+
+    in_background(worker_that(speak_on, tmp_path), tmp_path / "log")
+    worker, watcher = started(tmp_path, 0)
+    try:
+        wait_for_end(worker)
+        wait_for_end(watcher)
+    finally:
+        for process in (worker, watcher):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def test_a_program_that_goes_on_with_a_line_watches_its_worker(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_what_is_older_than_what_was_believed_is_refused_at_the_next_start_too(
     assert "old revision" in caplog.text
 
 
-def test_each_question_is_counted_and_its_answer_kept(
+def test_what_each_question_led_to_is_kept_and_when_it_was_begun(
     store: Shy, publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = publisher.publish({})
@@ -151,11 +152,13 @@ def test_each_question_is_counted_and_its_answer_kept(
     assert asking.first() == first
     assert asking.newer(first) is None
     second = publisher.publish({b"/x": publisher.file(b"x")})
+    before = time.monotonic()
     assert asking.newer(first) == asking.offered == second
+    assert before < asking.answered_as_of == asking.asked_at < time.monotonic()
     store.silent = True
     with pytest.raises(StoreUnavailable):
         asking.newer(second)
-    assert (asking.checks, asking.offered, asking.problem) == (3, None, "silent")
+    assert (asking.answered_as_of, asking.offered, asking.problem) == (asking.asked_at, None, "silent")
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "ab" * 20, "ab" * 20 + "T", "ab" * 20 + "TxR1", "\0" * 100])

@@ -39,7 +39,27 @@ def test_the_end_of_a_former_holder_is_waited_for(place: Path) -> None:
     timer.join()
 
 
-def test_what_is_mounted_is_refused_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_only_looks_whether_it_is_held_is_not_taken_for_a_holder(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = mountpoint.MountEntry("0:1", str(place), mountpoint.MOUNT_TYPE, "repo.example.org")
+    monkeypatch.setattr(mountpoint, "mounted_at", lambda directory: entry)
+    monkeypatch.setattr(mountpoint, "_GLANCE_SECONDS", 60)
+    former = claimed(place)
+    former.__enter__()
+    timer = threading.Timer(0.05, former.__exit__, (None, None, None))
+    timer.start()
+    with claimed(place):
+        assert holder(place) == os.getpid()
+    timer.join()
+
+
+def test_a_holder_that_goes_while_it_is_asked_for_is_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoint, "_is_held", lambda lock: True)
+    assert holder(place) is None
+
+
+def test_what_is_mounted_is_refused_soon(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = mountpoint.MountEntry("0:1", str(place), mountpoint.MOUNT_TYPE, "repo.example.org")
     with claimed(place):
         monkeypatch.setattr(mountpoint, "mounted_at", lambda directory: entry)

@@ -1,9 +1,11 @@
 """Who comes in at the socket, and how long one may say nothing."""
 
+import errno
 import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def address(tmp_path: Path, inner: Path) -> Iterator[Path]:
 
 def connected(address: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(str(address))
     return connection
 
@@ -89,15 +91,47 @@ def test_a_crowd_is_bounded_and_places_are_given_back(address: Path, caplog: pyt
         assert one_more.recv(1) == b""
     for connection in crowd:
         connection.close()
-    for _ in range(200):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         with connected(address) as again:
             try:
                 again.sendall(b"x")
                 if again.recv(1) == b"x":
                     return
             except OSError:
-                continue
+                pass
+        time.sleep(0.01)
     pytest.fail("no place was given back")
+
+
+def test_a_connection_that_can_not_be_taken_now_is_taken_later(
+    tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(entrance, "_PAUSE_SECONDS", 0.01)
+    opened = Entrance(tmp_path / "s.sock", inner)
+    opened._listening = Exhausted(opened._listening)
+    opened.serve()
+    with connected(tmp_path / "s.sock") as connection:
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"
+    opened.close()
+    assert "no connection could be taken: Too many open files" in caplog.text
+
+
+class Exhausted:
+    """A listening socket of a process that has no descriptor left, the first time that somebody comes."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening, self._is_exhausted = listening, True
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self._is_exhausted:
+            self._is_exhausted = False
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._listening.accept()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._listening, name)
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_or_a_file_is_not(tmp_path: Path, inner: Path) -> None:
