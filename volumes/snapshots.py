@@ -73,8 +73,7 @@ class Revisions:
             catalog.close()
 
     def _content(self, digest: bytes, suffix: Suffix) -> bytes:
-        content = self._fetcher.content(Wanted(ObjectName(digest, suffix), None))
-        return os.pread(content.descriptor, os.fstat(content.descriptor).st_size, 0)
+        return bytes(self._fetcher.content(Wanted(ObjectName(digest, suffix), None)).whole())
 
 
 def main() -> int:
