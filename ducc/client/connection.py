@@ -166,8 +166,8 @@ class Connection:
     # --- who leads ----------------------------------------------------------------------------
 
     def _lead_in_turn(self, leads: bool) -> None:
-        """The life of a thread that answers."""
-        while not self._ending:
+        """The life of a thread that answers. Whoever is to lead does so even in the end: it is he who tells of it."""
+        while leads or not self._ending:
             if leads:
                 self._lead()
                 with self._lock:
@@ -313,7 +313,8 @@ class Connection:
 
     def _wait_for(self, request: Request, more: MustWait) -> None:
         if more.arriving is None or more.arriving.done():  # it has come and gone: somebody must take it in passing
-            self._pools[more.needed].submit(self._answer_later, request, more.needed)
+            with suppress(RuntimeError):  # closed meanwhile: nobody is answered any more
+                self._pools[more.needed].submit(self._answer_later, request, more.needed)
         else:
             more.arriving.add_done_callback(partial(self._answer_arrived, request))
 

@@ -215,7 +215,10 @@ class Fetcher:
 
     def _keep(self, arrival: _Arrival, data: bytes) -> None:
         content = arrival.arrived.result()
-        self.cache.keep(arrival.wanted.name.digest, data, content)
+        try:
+            self.cache.keep(arrival.wanted.name.digest, data, content)
+        except Exception:  # who waits for it has it in memory, and this thread is needed for others
+            log.exception("not kept by a fault of this program: object=%s", arrival.wanted.name)
         self._end(arrival)
         arrival.kept.set_result(content)
 

@@ -35,7 +35,7 @@ class FileSystem:
         if request.inode == OF_THE_DISK:
             if patience < Patience.DISK:
                 raise MustWait(Patience.DISK)
-            assert self.disk.wait(10)
+            assert self.disk.wait(60)
         if request.inode == ARRIVING:
             if not self.arriving.done():
                 raise MustWait(Patience.NETWORK, self.arriving)
@@ -59,7 +59,7 @@ class Kernel:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
-        end.settimeout(10)
+        end.settimeout(60)
 
     def ask(self, operation: int, unique: int, inode: int = EASY, body: bytes = b"", pid: int = 1) -> None:
         self.end.send(HEAD.pack(HEAD.size + len(body), operation, unique, inode, 0, 0, pid, 0) + body)
@@ -87,7 +87,7 @@ def kernel(files: FileSystem) -> Iterator[Kernel]:
         yield Kernel(theirs)
         files.disk.set()
         connection.end()
-        serving.join(10)
+        serving.join(60)
         assert not serving.is_alive()
         connection.close()
 
@@ -108,6 +108,30 @@ def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Ker
     kernel.ask(Op.READ, 1, OF_THE_DISK)
     assert kernel.hear() == (1, 0, b"answer to 2")
     assert files.rooms == [(Patience.NOTHING, 1 << 20), (Patience.NETWORK, 0)]
+
+
+class EndsWhenAnotherIsToLead(Connection):
+    """Is told to end in the moment in which a thread that stood by has been chosen to lead, and has not begun to."""
+
+    def _stand_by(self) -> bool:
+        leads = super()._stand_by()
+        if leads:
+            self.end()
+        return leads
+
+
+def test_an_end_that_comes_between_two_leaders_is_heard(files: FileSystem) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        connection, kernel = EndsWhenAnotherIsToLead(ours.fileno(), files), Kernel(theirs)
+        serving = threading.Thread(target=connection.serve, daemon=True)
+        serving.start()
+        kernel.ask(Op.READ, 1, OF_THE_DISK)
+        kernel.ask(Op.READ, 2, EASY)
+        serving.join(60)
+        files.disk.set()
+        assert not serving.is_alive()
+        connection.close()
 
 
 def test_an_answer_may_have_any_number_of_parts(kernel: Kernel) -> None:

@@ -31,7 +31,7 @@ class Server:
 
     def get(self, name: ObjectName) -> bytes:
         self.asked[name] += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -118,7 +118,7 @@ def test_fifty_who_ask_at_once_cost_one_request(cache: Cache) -> None:
     futures = [fetcher.fetch(WANTED) for _ in range(50)]
     time.sleep(0.05)
     server.gate.set()
-    assert {future.result(10).whole() for future in futures} == {CONTENT}
+    assert {future.result(60).whole() for future in futures} == {CONTENT}
     assert server.asked == {NAME: 1}
     fetcher.close()
 
@@ -131,9 +131,27 @@ def test_a_failure_is_shared_by_those_who_waited_and_by_nobody_else(cache: Cache
     server.gate.set()
     for future in futures:
         with pytest.raises(StoreUnavailable):
-            future.result(10)
-    assert fetcher.fetch(WANTED).result(10)
+            future.result(60)
+    assert fetcher.fetch(WANTED).result(60)
     fetcher.close()
+
+
+@pytest.mark.parametrize("how", ["content", "fetch", "fetch_here"])
+def test_what_can_not_be_kept_is_read_all_the_same_and_holds_nobody_up(
+    how: str, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cache, "keep", fail)
+    fetcher = Fetcher(Server(STORED_BYTES), cache)
+    for _ in range(20):  # more than there are threads
+        got = getattr(fetcher, how)(WANTED)
+        assert (got.result(60) if how == "fetch" else got).whole() == CONTENT
+        while fetcher.coming(WANTED):
+            time.sleep(0.001)
+    fetcher.close()
+    assert "not kept by a fault of this program" in caplog.text
 
 
 def test_mounts_that_share_a_cache_ask_once_for_what_all_want(tmp_path: Path) -> None:
@@ -143,7 +161,7 @@ def test_mounts_that_share_a_cache_ask_once_for_what_all_want(tmp_path: Path) ->
     futures = [fetcher.fetch(WANTED) for fetcher in fetchers]
     time.sleep(0.05)
     server.gate.set()
-    assert {future.result(10).whole() for future in futures} == {CONTENT}
+    assert {future.result(60).whole() for future in futures} == {CONTENT}
     assert server.asked == {NAME: 1}
     for fetcher in fetchers:
         fetcher.close()
