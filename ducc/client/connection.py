@@ -293,23 +293,36 @@ class Connection:
 
     def _answer(self, request: Request) -> None:
         try:
-            parts = self._answerer.answer(request, Patience.NOTHING)
+            outcome = self._outcome(request, Patience.NOTHING)
         except MustWait as more:
             with self._lock:
                 self._waiting[request.unique] = request.pid
             self._wait_or_go_away(request._replace(room=NO_ROOM), more)  # the room is for the next one
-        except Refused as refused:
-            self._send(wire.refusal(request.unique, refused.number))
         else:
-            self._send(wire.answer(request.unique, sum(map(len, parts))), *parts)
+            self._send(*outcome)
+
+    def _outcome(self, request: Request, patience: Patience) -> list[Buffer]:
+        """All parts of an answer, its head first. Raises `MustWait`."""
+        try:
+            parts = self._answerer.answer(request, patience)
+        except Refused as refused:
+            return [wire.refusal(request.unique, refused.number)]
+        return [wire.answer(request.unique, sum(map(len, parts))), *parts]
 
     def _wait_or_go_away(self, request: Request, more: MustWait) -> None:
         term = self._term
-        if more.arriving is None and self._go_away():
-            self._answer_later(request, Patience.NETWORK)
-            self._come_back(term)
-        else:
+        if more.arriving is not None or not self._go_away():
             self._wait_for(request, more)
+            return
+        try:
+            outcome = self._outcome(request, Patience.NETWORK)
+        except MustWait as again:
+            self._wait_for(request, again)
+        else:
+            self._come_back(term)  # first: who has been answered may ask again at once
+            self._send_if_waiting(request.unique, *outcome)
+        finally:
+            self._come_back(term)
 
     def _wait_for(self, request: Request, more: MustWait) -> None:
         if more.arriving is None or more.arriving.done():  # it has come and gone: somebody must take it in passing
@@ -331,15 +344,13 @@ class Connection:
         if request.unique not in self._waiting:
             return  # let go meanwhile
         try:
-            parts = self._answerer.answer(request, patience)
+            outcome = self._outcome(request, patience)
         except MustWait as more:
             self._wait_for(request, more)
-        except Refused as refused:
-            self._send_if_waiting(request.unique, wire.refusal(request.unique, refused.number))
         else:
-            self._send_if_waiting(request.unique, wire.answer(request.unique, sum(map(len, parts))), *parts)
+            self._send_if_waiting(request.unique, *outcome)
 
-    def _send_if_waiting(self, unique: int, head: bytes, *parts: Buffer) -> None:
+    def _send_if_waiting(self, unique: int, head: Buffer, *parts: Buffer) -> None:
         with self._lock:
             if self._waiting.pop(unique, None) is None:
                 return
@@ -354,7 +365,7 @@ class Connection:
             del self._waiting[unique]
         self._send(wire.refusal(unique, errno.EINTR))
 
-    def _send(self, head: bytes, *parts: Buffer) -> None:
+    def _send(self, head: Buffer, *parts: Buffer) -> None:
         if self._ended:
             return  # the descriptor may be another's by now
         if len(parts) >= _MOST_PARTS:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -85,7 +86,8 @@ class Fetcher:
     """
 
     def __init__(self, store: ReadableStore, cache: Cache) -> None:
-        self._store, self.cache = store, cache
+        self.cache = cache
+        self._get = store.get_checked if isinstance(store, CheckingStore) else partial(_asked_twice, store)
         self.hits = self.misses = 0
         self.recording: Recording | None = None
         self._running: dict[Wanted, _Arrival] = {}
@@ -264,9 +266,7 @@ class Fetcher:
             if (arrived := ObjectName.of(stored, name.suffix)) != name:
                 raise CorruptObject(name, f"{len(stored)} bytes arrived, whose hash is {arrived.digest.hex()}")
 
-        if isinstance(self._store, CheckingStore):
-            return _content(wanted, self._store.get_checked(name, check))
-        return _content(wanted, _asked_twice(self._store, name, check))
+        return _content(wanted, self._get(name, check))
 
 
 def _asked_twice(store: ReadableStore, name: ObjectName, check: Callable[[bytes], None]) -> bytes:

@@ -116,7 +116,7 @@ def answer(unique: int, size: int) -> bytes:
     return _ANSWER.pack(ANSWER_BYTES + size, 0, unique)
 
 
-def answered_by(head: bytes) -> int:
+def answered_by(head: bytes | bytearray | memoryview) -> int:
     """The request whose answer begins so."""
     return int(_ANSWER.unpack(head)[2])
 

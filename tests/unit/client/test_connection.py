@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
@@ -16,7 +17,7 @@ from ducc.client.connection import Buffer, Connection, MustWait, Patience, Refus
 from ducc.client.wire import Op, Request
 
 HEAD = struct.Struct("=IIQQIIII")
-EASY, OF_THE_DISK, ARRIVING, MISSING, UNKNOWN, IN_PIECES, RESTLESS = 1, 2, 3, 4, 5, 6, 7
+EASY, OF_THE_DISK, ARRIVING, MISSING, UNKNOWN, IN_PIECES, RESTLESS, FAULTY = range(1, 9)
 
 
 class FileSystem:
@@ -30,6 +31,8 @@ class FileSystem:
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
         self.rooms.append((patience, len(request.room)))
+        if request.inode == FAULTY:
+            raise ZeroDivisionError
         if request.inode == MISSING:
             raise Refused(errno.ENOENT)
         if request.inode == OF_THE_DISK:
@@ -101,6 +104,51 @@ def test_what_needs_no_waiting_is_answered_while_others_wait(kernel: Kernel, fil
     assert kernel.hear() == (2, 0, b"answer to 3")
     files.disk.set()
     assert kernel.hear() == (1, 0, b"answer to 2")
+
+
+def test_any_number_may_wait_while_others_are_answered(kernel: Kernel, files: FileSystem) -> None:
+    for unique in range(1, 60):
+        kernel.ask(Op.READ, unique, OF_THE_DISK)
+    kernel.ask(Op.READ, 100, EASY)
+    assert kernel.hear() == (100, 0, b"answer to 1")
+    files.disk.set()
+    assert sorted(kernel.hear() for _ in range(59)) == [(unique, 0, b"answer to 2") for unique in range(1, 60)]
+
+
+def test_who_asks_one_thing_after_the_other_is_answered_by_one_thread(kernel: Kernel, files: FileSystem) -> None:
+    files.disk.set()
+    before = threading.active_count()
+    for unique in range(1, 100):
+        kernel.ask(Op.READ, unique, OF_THE_DISK)
+        assert kernel.hear() == (unique, 0, b"answer to 2")
+    assert threading.active_count() <= before + 2  # another one stands by
+
+
+def test_the_end_does_not_wait_for_who_waits_and_a_line_without_requests_is_still_alive(files: FileSystem) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    alive = threading.Semaphore(0)
+    with ours, theirs, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ducc.client.connection._BEAT_SECONDS", 0.01)
+        connection = Connection(ours.fileno(), files, alive.release)
+        serving = threading.Thread(target=connection.serve)
+        serving.start()
+        Kernel(theirs).ask(Op.READ, 1, OF_THE_DISK)
+        while len(files.rooms) < 2:
+            time.sleep(0.001)
+        assert all(alive.acquire(timeout=60) for _ in range(5))
+        connection.end()
+        serving.join(60)
+        assert not serving.is_alive()
+        connection.close()
+        files.disk.set()
+
+
+def test_a_fault_of_the_answerer_is_the_end(files: FileSystem) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        Kernel(theirs).ask(Op.READ, 1, FAULTY)
+        with pytest.raises(ZeroDivisionError):
+            Connection(ours.fileno(), files).serve()
 
 
 def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Kernel, files: FileSystem) -> None:
