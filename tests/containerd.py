@@ -100,7 +100,7 @@ def running_containerd(directory: Path, snapshotter: Path, pause: str, default: 
     finally:
         _remove_containers(running)
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def _wait(running: Containerd, process: "subprocess.Popen[bytes]") -> None:

@@ -137,7 +137,7 @@ class Program:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -100,14 +100,14 @@ def test_the_small_images_have_the_tree_that_their_layers_say(images):
 def test_the_registry_counts_fetches_and_can_ask_for_a_password(tmp_path):
     image = VARIANTS["small"]()
     with running_registry(tmp_path / "closed", basic_auth=True) as closed:
-        assert requests.get(f"{closed.url}/v2/", timeout=10).status_code == 401
-        assert requests.get(f"{closed.url}/v2/", auth=(USER, PASSWORD), timeout=10).status_code == 200
+        assert requests.get(f"{closed.url}/v2/", timeout=60).status_code == 401
+        assert requests.get(f"{closed.url}/v2/", auth=(USER, PASSWORD), timeout=60).status_code == 200
     with running_registry(tmp_path / "open") as opened:
         reference = build("small").push(opened)
         assert opened.blob_fetches() == []
         digest = sha256(image.layers[0].blob)
         assert reference == f"{opened.host}/test/small:latest"
-        requests.get(f"{opened.url}/v2/test/small/blobs/{digest}", timeout=10).raise_for_status()
+        requests.get(f"{opened.url}/v2/test/small/blobs/{digest}", timeout=60).raise_for_status()
         assert [fetch.status for fetch in opened.blob_fetches()] == [200]
 
 

@@ -178,17 +178,17 @@ def slow_registry(upstream, seconds_a_chunk=0.2):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_the_middle_of_a_big_pull_ends_it_within_ten_seconds_and_the_rest_is_fetched_later(
+def test_a_signal_in_the_middle_of_a_big_pull_ends_it_long_before_the_pull_and_the_rest_is_fetched_later(
     shelf, made, number
 ):
     push(shelf.host, "big", "1", image("big", 20 << 20))
-    with slow_registry(shelf.url) as host:
+    with slow_registry(shelf.url, seconds_a_chunk=1) as host:  # five minutes
         slow = f"http://{host}/big:1"
         daemon = Daemon(made, made.wishlist(slow))
         spool = made.directory / "publisher" / made.fqrn / "blobs"
         daemon.until(lambda: spool.exists() and any(one.stat().st_size > 100_000 for one in spool.iterdir()))
         status, seconds = daemon.stop(number)
-        assert (status, seconds < 10) == (0, True), (status, seconds, daemon.output())
+        assert (status, seconds < 60) == (0, True), (status, seconds, daemon.output())
         assert made.revision == 1
         assert any(one.stat().st_size > 100_000 for one in spool.iterdir())  # what came is kept
     assert "no problems found" in made.check()
@@ -203,7 +203,7 @@ def test_a_small_new_image_does_not_wait_behind_a_big_one(shelf, made):
         daemon = Daemon(made, made.wishlist(huge, tiny))
         daemon.until(lambda: daemon.statuses() == {huge: "pending", tiny: "granted"})
         assert names(made) == [tiny]
-        assert daemon.stop()[1] < 10
+        assert daemon.stop()[1] < 60
 
 
 def test_sighup_reloads_at_once_and_a_bad_list_leaves_the_last_good_one(shelf, made):
@@ -252,20 +252,15 @@ def test_what_can_not_work_is_said_in_one_line(made, text, status):
 def test_systemd_and_whoever_reads_notifications_hear_what_happens(shelf, made, tmp_path):
     push_some(shelf, "told", range(1))
     events = tmp_path / "events"
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(PATIENCE_SECONDS)
+    heard = []
+    with manager_at(tmp_path / "notify", heard):
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         words = ["-n", events, "--log-format", "json"]
         daemon = Daemon(made, made.wishlist(wish(shelf, "told", "v0")), *words, **environment)
-        heard = [manager.recv(4096).decode()]
         daemon.until_granted(wish(shelf, "told", "v0"))
         daemon.process.send_signal(signal.SIGHUP)
-        while not any(one.startswith("READY=1") for one in heard[1:]):
-            heard.append(manager.recv(4096).decode())
+        daemon.until(lambda: any(one.startswith("READY=1") for one in heard[1:]))
         daemon.stop()
-        while not heard[-1].startswith("STOPPING=1"):
-            heard.append(manager.recv(4096).decode())
     assert heard[0].startswith("READY=1\nSTATUS=")
     assert "WATCHDOG=1" in heard
     assert any(one.startswith("RELOADING=1\nMONOTONIC_USEC=") for one in heard)
@@ -274,6 +269,23 @@ def test_systemd_and_whoever_reads_notifications_hear_what_happens(shelf, made, 
     assert (actions[0], actions[-1]) == ("start_ducc", "end_ducc")
     assert {"start_flat_conversion", "publish_flat_image", "end_flat_conversion", "end_layer_conversion"} <= {*actions}
     assert all(json.loads(line)["message"] for line in daemon.output().splitlines())
+
+
+@contextmanager
+def manager_at(path, heard):
+    """Hears all that it is told until it is told of the end: whoever tells it does not wait for long."""
+
+    def hear():
+        while not (heard and heard[-1].startswith("STOPPING=1")):
+            heard.append(listening.recv(4096).decode())
+
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as listening:
+        listening.bind(str(path))
+        listening.settimeout(PATIENCE_SECONDS)
+        thread = threading.Thread(target=hear)
+        thread.start()
+        yield
+        thread.join()
 
 
 def test_status_tells_of_each_wish_with_the_daemon_after_it_and_without_its_state(shelf, made):

@@ -80,7 +80,8 @@ class Site:
 
     def daemon(self) -> int:
         """Process id of whoever answers the mount."""
-        return max(self.processes())
+        found = self.processes()
+        return next((process for process in found if _parent(process) in found), found[0])
 
     def processes(self) -> list[int]:
         """Whoever answers the mount, and whoever watches that; the latter first."""
@@ -546,6 +547,10 @@ def drop_page_cache(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
+
+
+def _parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def is_running(process: int) -> bool:

@@ -40,7 +40,7 @@ def storage(tmp_path_factory):
         for tag in TAGS[1:]:
             url = f"{registry.url}/v2/group/image/manifests/{tag}"
             headers = {"Content-Type": IMAGE.media_type}
-            requests.put(url, IMAGE.manifest, headers=headers, timeout=10).raise_for_status()
+            requests.put(url, IMAGE.manifest, headers=headers, timeout=60).raise_for_status()
         builders.push(registry.host, "group/index", "1", Index([Attestation(IMAGE), ARM, IMAGE]))
         builders.push(registry.host, "group/index", "docker", Index([Image([], flavour="docker")], "docker"))
     return directory

@@ -308,11 +308,16 @@ class SlowServer(TokenServer):
         self.may_answer, self.error = threading.Event(), error
 
     def fetch(self, *arguments, **options) -> Reply:
-        self.may_answer.wait(10)
+        self.may_answer.wait(60)
         reply = super().fetch(*arguments, **options)
         if self.error is not None:
             raise self.error
         return reply
+
+
+def in_line(waiter: Authorizer) -> int:
+    """How many threads wait for what another one is asking."""
+    return sum(len(asking._condition._waiters) for asking in list(waiter._asking.values()))
 
 
 @pytest.mark.parametrize("credential", [IDENTITY, Credential("registry.example.org", "me", "s3cret")])
@@ -324,9 +329,10 @@ def test_of_many_that_wait_one_asks_and_all_hear_what_it_hears(credential, statu
     waiter = authorizer(server, credential)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(waiter.answer, IMAGE, BEARER, {}) for _ in range(8)]
-        while not any(one.running() for one in waiting) or waiter._asking == {}:
+        deadline = time.monotonic() + 60
+        while in_line(waiter) < 7:
+            assert time.monotonic() < deadline
             time.sleep(0.001)
-        time.sleep(0.05)  # for the others to get in line
         server.may_answer.set()
         outcomes = [one.exception() or one.result() for one in waiting]
     assert len(server.asked) == 1

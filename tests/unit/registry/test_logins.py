@@ -20,7 +20,7 @@ def auth(username: str, password: str = "s3cret") -> dict[str, str]:
 def login(tmp_path):
     """A function: JSON value → the file of logins that holds it."""
 
-    def write(value: object, mode: int = 0o600, helper_seconds: float = 10.0) -> LoginFile:
+    def write(value: object, mode: int = 0o600, helper_seconds: float = 60.0) -> LoginFile:
         path = tmp_path / "config.json"
         path.write_text(value if isinstance(value, str) else json.dumps(value))
         path.chmod(mode)

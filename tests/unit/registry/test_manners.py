@@ -228,7 +228,7 @@ def test_no_more_downloads_than_allowed_go_on_together(time, server):
     registry = client(time, server, Budget(downloads=2))
     image = Reference.parse(server.reference())
     (layer,) = registry.resolve(image).manifest.layers
-    now, most, guard = 0, 0, threading.Lock()
+    now, most, guard, two = 0, 0, threading.Lock(), threading.Barrier(2, timeout=60)
 
     def download() -> None:
         nonlocal now, most
@@ -237,7 +237,7 @@ def test_no_more_downloads_than_allowed_go_on_together(time, server):
                 now += 1
                 most = max(most, now)
             stream.read(10)
-            threading.Event().wait(0.02)
+            two.wait()
             with guard:
                 now -= 1
 
