@@ -5,8 +5,9 @@ import gc
 import sys
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENAS = -3, -1, -8  # of glibc's mallopt
-_KEPT_BYTES = 32 << 20
-_MOST_ARENAS = 2
+_FROM_THE_HEAP_BYTES = 32 << 20  # glibc allows no more
+_KEPT_BYTES = 1 << 30
+_MOST_ARENAS = 1
 _NEW_OBJECTS = 50_000
 _TURN_SECONDS = 0.0005
 
@@ -21,7 +22,7 @@ def prepare() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # not in every C library
-        libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_MMAP_THRESHOLD, _FROM_THE_HEAP_BYTES)
         libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         libc.mallopt(_ARENAS, _MOST_ARENAS)  # what one thread frees, others use
     gc.set_threshold(_NEW_OBJECTS)

@@ -7,32 +7,35 @@ AVERAGE_BYTES = 8 << 20
 MAX_BYTES = 16 << 20
 
 
-def chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Cut the content that arrives in *pieces* into chunks; the cuts do not depend on how it arrives.
+def chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """Cut the content that arrives in *pieces*, which stay as they are, into chunks; the cuts do not depend on how.
 
-    Every chunk but the last has at least `MIN_BYTES`, and none more than `MAX_BYTES`. At most one chunk and one
-    piece are held in memory.
+    Every chunk but the last has at least `MIN_BYTES`, and none more than `MAX_BYTES`. Besides the chunks that somebody
+    holds, at most `MAX_BYTES` and one piece are in memory.
     """
-    waiting = bytearray()
+    waiting: list[bytes | memoryview] = []
+    size = 0
     for piece in pieces:
-        waiting += piece
-        while len(waiting) >= MAX_BYTES:
-            yield _cut_off(waiting)
-    while waiting:
-        yield _cut_off(waiting)
+        waiting.append(piece)
+        size += len(piece)
+        while size >= MAX_BYTES:
+            chunk, rest = _cut(waiting)
+            yield chunk
+            waiting, size = [rest], len(rest)
+    while size:
+        chunk, rest = _cut(waiting)
+        yield chunk
+        waiting, size = [rest], len(rest)
 
 
-def _cut_off(data: bytearray) -> bytes:
-    """Take the first chunk off *data*, which holds `MAX_BYTES` or all that is left."""
-    length = _first_cut(data)
-    with memoryview(data) as view:
-        chunk = bytes(view[:length])
-    del data[:length]
-    return chunk
+def _cut(waiting: list[bytes | memoryview]) -> tuple[memoryview, memoryview]:
+    """The first chunk of *waiting*, which is `MAX_BYTES` or more, or all that is left; and the rest."""
+    data = memoryview(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+    length = _first_cut(data[:MAX_BYTES])
+    return data[:length], data[length:]
 
 
-def _first_cut(data: bytearray) -> int:
+def _first_cut(window: memoryview) -> int:
     from fastcdc.fastcdc_cy import chunk_generator  # takes long to import, and most layers have no big file
 
-    with memoryview(data) as view, view[:MAX_BYTES] as window:
-        return int(next(chunk_generator(window, MIN_BYTES, AVERAGE_BYTES, MAX_BYTES, False, None)).length)
+    return int(next(chunk_generator(window, MIN_BYTES, AVERAGE_BYTES, MAX_BYTES, False, None)).length)

@@ -64,7 +64,7 @@ class ContentWriter:
     def add_pieces(self, pieces: Iterable[bytes | memoryview]) -> Content:
         """Store a content of any size that arrives in pieces; it is cut if it is big."""
         content, offset = Content(pieces=[]), 0
-        held: bytes | None = None  # the first chunk, until it is known whether it is the whole content
+        held: memoryview | None = None  # the first chunk, until it is known whether it is the whole content
         for chunk in chunks(pieces):
             if offset == 0:
                 held = chunk
