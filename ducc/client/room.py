@@ -53,7 +53,7 @@ def make_room(root: str, limit_bytes: int) -> Room:
 
 def remove_abandoned(directory: str) -> None:
     """Remove from txn/ what nobody is writing any more: its writer was killed."""
-    for file in os.scandir(directory):
+    for file in _entries(directory):
         with suppress(OSError):
             if time.time() - file.stat().st_mtime > _YOUNGEST_ABANDONED_SECONDS:
                 os.unlink(file.path)
@@ -75,11 +75,17 @@ def _kept(root: str) -> Iterator[_Kept]:
     for directory in os.scandir(root):
         if len(directory.name) != _OBJECT_DIRECTORY:
             continue
-        for file in os.scandir(directory.path):
+        for file in _entries(directory.path):
             with suppress(FileNotFoundError):
                 status = file.stat(follow_symlinks=False)
                 used_at = max(status.st_atime, status.st_mtime)
                 yield _Kept(int(used_at) // _MINUTE_SECONDS, status.st_blocks * 512, file.path)
+
+
+def _entries(directory: str) -> Iterator["os.DirEntry[str]"]:
+    """What is in a directory of the cache; somebody may remove all of it at any time."""
+    with suppress(FileNotFoundError):
+        yield from os.scandir(directory)
 
 
 def _last_to_go(by_minute: Counter[int], excess: int) -> int:

@@ -552,7 +552,7 @@ def test_calls_that_are_taken_back_and_clients_that_go_leave_whole_snapshots_or_
         with program.client() as hasty:
             hasty.abandon(f"c{number}", CHAIN, number / 10_000)
     unseen = 0
-    while unseen < 3:  # some may still be under way
+    while unseen < 10:  # some may still be under way
         left = set(client.names()) - {CHAIN}
         unseen = 0 if left else unseen + 1
         for name in left:

@@ -2,6 +2,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -253,6 +254,26 @@ def test_a_preloaded_cache_is_used_and_never_changed(tmp_path: Path, caplog: pyt
     assert read(cache.open(digest(2), 7)) == b"correct"
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "preloaded").rglob("*")) == before
     assert len(list((tmp_path / "own").glob("??/*"))) == 1
+
+
+def test_room_is_made_while_somebody_removes_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = settled(Cache(tmp_path))
+    cache.add(digest(1), b"content")
+    cache.add(bytes([1] * 20), b"content")
+    scan = os.scandir
+
+    def removing(path: str) -> Iterator["os.DirEntry[str]"]:
+        if path != str(tmp_path):
+            return scan(path)
+        found = [entry for entry in scan(path) if entry.is_dir()]
+        for entry in found:
+            shutil.rmtree(entry.path)
+        return iter(found)
+
+    shutil.rmtree(tmp_path / "txn")
+    monkeypatch.setattr(os, "scandir", removing)
+    cache.make_room()
+    assert cache.used_bytes == 0
 
 
 def test_one_after_the_other_fetches_the_same_object_and_others_pass(tmp_path: Path) -> None:
