@@ -53,6 +53,9 @@ class Floor:
             return [wire.statfs(wire.PAGE, 0, 0, 255)]
         raise Refused(errno.ENOSYS)
 
+    def rest(self) -> None:
+        """Nothing is left to do."""
+
     def refusal(self, request: Request, error: BaseException) -> Refused:
         return Refused(errno.EIO)
 

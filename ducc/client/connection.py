@@ -71,10 +71,13 @@ class Refused(Exception):
 
 
 class Answerer(Protocol):
-    """The file system behind the line. Both may be called by any thread."""
+    """The file system behind the line. May be called by any thread."""
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
         """The parts of the answer, perhaps in the request's room. Raises `MustWait` and `Refused`, nothing else."""
+
+    def rest(self) -> Callable[[], None] | None:
+        """What this thread has left to do once its answer has been sent; None: nothing."""
 
     def refusal(self, request: Request, error: BaseException) -> Refused:
         """What to say when that for which a request waited does not arrive."""
@@ -323,6 +326,19 @@ class Connection:
             self._send_if_waiting(request.unique, *outcome)
         finally:
             self._come_back(term)
+            self._do_the_rest(term)
+
+    def _do_the_rest(self, term: int) -> None:
+        """What is left to do is done while the leader is away, too, if it leads still."""
+        rest = self._answerer.rest()
+        if rest is None:
+            return
+        if self._term == term and not self._go_away():
+            with suppress(RuntimeError):  # closed meanwhile
+                self._pools[Patience.DISK].submit(rest)
+            return
+        rest()
+        self._come_back(term)
 
     def _wait_for(self, request: Request, more: MustWait) -> None:
         if more.arriving is None or more.arriving.done():  # it has come and gone: somebody must take it in passing
@@ -349,6 +365,9 @@ class Connection:
             self._wait_for(request, more)
         else:
             self._send_if_waiting(request.unique, *outcome)
+        rest = self._answerer.rest()
+        if rest is not None:
+            rest()
 
     def _send_if_waiting(self, unique: int, head: Buffer, *parts: Buffer) -> None:
         with self._lock:

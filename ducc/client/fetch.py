@@ -6,13 +6,12 @@ knows other ways.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from queue import SimpleQueue
+from threading import Lock, Thread, local
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ducc.client.cache import Cache, Content
@@ -25,9 +24,6 @@ from ducc.storage.base import ReadableStore
 log = logging.getLogger(__name__)
 
 _THREADS = 16  # most of them wait for the network
-_KEEP_SOON_SECONDS = 0.004  # whoever waits for what has arrived goes on first
-_MOST_UNKEPT_BYTES = 16 << 20
-_LONGEST_END_SECONDS = 10.0  # for a disk that does not take what has arrived
 _LARGEST_UNSAID = 1 << 28  # bytes of content whose size nothing tells (a certificate; a root catalog, by old tools)
 
 
@@ -79,6 +75,13 @@ class _Arrival(NamedTuple):
     turn: ExitStack  # to be closed when others on this node may fetch it
 
 
+class _Here(local):
+    """What each thread has of its own: what it has to do to keep what it has fetched."""
+
+    def __init__(self) -> None:
+        self.unkept: list[Callable[[], None]] = []
+
+
 class Fetcher:
     """Objects of one store, through one cache. Every method may be called by any thread.
 
@@ -93,9 +96,7 @@ class Fetcher:
         self._running: dict[Wanted, _Arrival] = {}
         self._work = SimpleQueue[_Arrival | None]()  # what nobody has begun to fetch; None: end
         self._threads = self._idle = 0  # how many there are, and how many more wait for work than there is
-        self._unkept = SimpleQueue[tuple[_Arrival, bytes] | None]()  # what has arrived; None: end
-        self._unkept_bytes = 0
-        self._keeper: Thread | None = None
+        self._here = _Here()
         self._lock = Lock()
 
     def cached(self, wanted: Wanted) -> Content | None:
@@ -125,11 +126,16 @@ class Fetcher:
         return arrival.arrived
 
     def fetch_here(self, wanted: Wanted) -> Content:
-        """Fetch, or wait for whoever is fetching the same; the cache has it a moment later. Raises the same."""
+        """Fetch, or wait for whoever is fetching the same; whoever calls must call `rest` soon. Raises the same."""
         arrival, is_new = self._arrival(wanted)
         if is_new:
-            self._load(arrival, self._keep_soon)
+            self._load(arrival, self._keep_later)
         return arrival.arrived.result()
+
+    def rest(self) -> Callable[[], None] | None:
+        """What has the cache keep what this thread has fetched by `fetch_here`; None if it has fetched nothing."""
+        unkept, self._here.unkept = self._here.unkept, []
+        return partial(_call_all, unkept) if unkept else None
 
     def fetch_ahead(self, wanted: Wanted) -> None:
         """Begin to fetch what this machine does not have and somebody will perhaps want."""
@@ -147,7 +153,7 @@ class Fetcher:
         return arrival.kept.result()
 
     def close(self) -> None:
-        """Who waits for what has not begun waits no more; what has arrived is kept."""
+        """Who waits for what has not begun waits no more."""
         with self._lock:
             arrivals = list(self._running.values())
             for _ in range(self._threads):
@@ -155,9 +161,6 @@ class Fetcher:
         for arrival in arrivals:
             if arrival.arrived.cancel():
                 arrival.kept.cancel()
-        self._unkept.put(None)
-        if self._keeper is not None:
-            self._keeper.join(_LONGEST_END_SECONDS)
 
     def _arrival(self, wanted: Wanted) -> tuple[_Arrival, bool]:
         """What is on its way, and whether it was not before: then it has to be loaded."""
@@ -224,32 +227,8 @@ class Fetcher:
         self._end(arrival)
         arrival.kept.set_result(content)
 
-    def _keep_soon(self, arrival: _Arrival, data: bytes) -> None:
-        """Let another thread keep it, unless too much waits for that."""
-        with self._lock:
-            if self._keeper is None:
-                self._keeper = Thread(target=self._keep_for_ever, name="keep", daemon=True)
-                self._keeper.start()
-            is_too_much = self._unkept_bytes > _MOST_UNKEPT_BYTES
-            self._unkept_bytes += 0 if is_too_much else len(data)
-        if is_too_much:
-            self._keep(arrival, data)
-        else:
-            self._unkept.put((arrival, data))
-
-    def _keep_for_ever(self) -> None:
-        while (one := self._unkept.get()) is not None:
-            time.sleep(_KEEP_SOON_SECONDS)
-            self._keep_one(*one)
-            with suppress(Empty):
-                while (one := self._unkept.get_nowait()) is not None:
-                    self._keep_one(*one)
-                return
-
-    def _keep_one(self, arrival: _Arrival, data: bytes) -> None:
-        self._keep(arrival, data)
-        with self._lock:
-            self._unkept_bytes -= len(data)
+    def _keep_later(self, arrival: _Arrival, data: bytes) -> None:
+        self._here.unkept.append(partial(self._keep, arrival, data))
 
     def _end(self, arrival: _Arrival) -> None:
         arrival.turn.close()
@@ -267,6 +246,11 @@ class Fetcher:
                 raise CorruptObject(name, f"{len(stored)} bytes arrived, whose hash is {arrived.digest.hex()}")
 
         return _content(wanted, self._get(name, check))
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 def _asked_twice(store: ReadableStore, name: ObjectName, check: Callable[[bytes], None]) -> bytes:

@@ -122,6 +122,10 @@ class Mounted:
         except Exception as error:  # noqa: BLE001 - anything else would end the mount
             raise self.refusal(request, error) from None
 
+    def rest(self) -> Callable[[], None] | None:
+        """What has to be kept of what this thread has fetched to answer."""
+        return self._repository.fetcher.rest()
+
     def refusal(self, request: Request, error: BaseException) -> Refused:
         """What to say when that for which a request waited does not arrive."""
         number = _errno(error, Op(request.operation).name)

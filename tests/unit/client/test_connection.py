@@ -7,7 +7,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import pytest
@@ -28,6 +28,7 @@ class FileSystem:
         self.disk = threading.Event()
         self.rooms: list[tuple[Patience, int]] = []
         self.dropped: list[int] = []
+        self.afterwards: list[Callable[[], None]] = []
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
         self.rooms.append((patience, len(request.room)))
@@ -49,6 +50,9 @@ class FileSystem:
         if request.inode == IN_PIECES:
             return [b"%04d" % number for number in range(5000)]
         return [b"answer ", b"to %d" % request.inode]
+
+    def rest(self) -> Callable[[], None] | None:
+        return self.afterwards.pop() if self.afterwards else None
 
     def refusal(self, request: Request, error: BaseException) -> Refused:
         return Refused(errno.EIO)
@@ -149,6 +153,19 @@ def test_a_fault_of_the_answerer_is_the_end(files: FileSystem) -> None:
         Kernel(theirs).ask(Op.READ, 1, FAULTY)
         with pytest.raises(ZeroDivisionError):
             Connection(ours.fileno(), files).serve()
+
+
+def test_what_is_left_to_do_after_an_answer_holds_up_nobody(kernel: Kernel, files: FileSystem) -> None:
+    files.disk.set()
+    slow = threading.Event()
+    files.afterwards.append(lambda: print(slow.wait(60)))
+    kernel.ask(Op.READ, 1, OF_THE_DISK)
+    assert kernel.hear() == (1, 0, b"answer to 2")
+    kernel.ask(Op.READ, 2, OF_THE_DISK)
+    assert kernel.hear() == (2, 0, b"answer to 2")
+    slow.set()
+    kernel.ask(Op.READ, 3, EASY)
+    assert kernel.hear() == (3, 0, b"answer to 1")
 
 
 def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Kernel, files: FileSystem) -> None:

@@ -148,6 +148,8 @@ def test_what_can_not_be_kept_is_read_all_the_same_and_holds_nobody_up(
     for _ in range(20):  # more than there are threads
         got = getattr(fetcher, how)(WANTED)
         assert (got.result(60) if how == "fetch" else got).whole() == CONTENT
+        if rest := fetcher.rest():
+            rest()
         while fetcher.coming(WANTED):
             time.sleep(0.001)
     fetcher.close()
