@@ -33,7 +33,7 @@ credentials: {{x: {{for: '{host}', user: {user}, password_file: password}}}}
 registries:
   '{host}':
     credentials: x
-    timeouts: {{connect_seconds: 1, first_byte_seconds: 0.3, idle_seconds: 0.3}}
+    timeouts: {{connect_seconds: 5, first_byte_seconds: 1, idle_seconds: 1}}
 """
 
 
@@ -106,7 +106,7 @@ def test_it_stays_small_and_silent_and_in_the_end_everything_is_granted(server, 
         daemon = Daemon(made, wishlist, *words)
 
         started, settled = time.monotonic(), (0.0, 0)
-        while (passed := time.monotonic() - started) < SECONDS:
+        while (passed := time.monotonic() - started) < SECONDS or (never_tried(server) and passed < LONG_SECONDS):
             time.sleep(HURRY_SECONDS)
             change_one(server, int(passed))
             daemon.process.send_signal(signal.SIGHUP)
@@ -115,15 +115,17 @@ def test_it_stays_small_and_silent_and_in_the_end_everything_is_granted(server, 
         memory, descriptors = used(daemon.process.pid)
         print(f"{settled[0]:.0f} MB, then {memory:.0f} MB; {settled[1]} descriptors, then {descriptors}")
         print(f"revision {made.revision}, {sum(server.faults.values())} faults: {server.faults}")
-        assert not {fault.__name__ for fault in FAULTS} - set(server.faults), "a kind of fault that was never tried"
+        assert not never_tried(server), "a kind of fault that was never tried"
         assert memory - settled[0] <= MEGABYTES_LEEWAY
         assert descriptors - settled[1] <= DESCRIPTOR_LEEWAY
 
         server.failing = False
-        daemon.process.send_signal(signal.SIGHUP)
         every = {*single, *(server.reference(f":v{number}", "group/many") for number in range(TAGS))}
-        daemon.until(lambda: daemon.statuses() == dict.fromkeys(every, "granted"), LONG_SECONDS)
-        daemon.until(lambda: configs(made) == {name: expected(server, name) for name in every}, LONG_SECONDS)
+        hurry = Hurry(daemon)
+        daemon.until(lambda: hurry() and daemon.statuses() == dict.fromkeys(every, "granted"), LONG_SECONDS)
+        daemon.until(
+            lambda: hurry() and configs(made) == {name: expected(server, name) for name in every}, LONG_SECONDS
+        )
         shown = made.ducc("status", made.fqrn, *made.where, "--state", daemon.state, "--json")
         assert daemon.stop()[0] == 0
         assert "no problems found" in made.check()
@@ -136,6 +138,23 @@ def test_it_stays_small_and_silent_and_in_the_end_everything_is_granted(server, 
         places = (made.root, daemon.state)
         for place, data in (*said, *(found for directory in places for found in everything_in(directory))):
             assert not [canary for canary in CANARIES if canary.encode() in data], place
+
+
+def never_tried(server):
+    return {fault.__name__ for fault in FAULTS} - set(server.faults)
+
+
+class Hurry:
+    """Lets failing wishes be tried every few seconds: on a busy machine an answer may take too long once more."""
+
+    def __init__(self, daemon):
+        self._daemon, self._since = daemon, float("-inf")
+
+    def __call__(self):
+        if time.monotonic() - self._since > 5:
+            self._since = time.monotonic()
+            self._daemon.process.send_signal(signal.SIGHUP)
+        return True
 
 
 def change_one(server, turn):

@@ -30,6 +30,7 @@ from tests.fakes.faulty_registry import ABSURD, CANARIES, FAULTS, IMAGES, PASSWO
 from tests.fakes.registry import FakeRegistry
 
 SECONDS = float(os.environ.get("DUCC_TEST_FAULT_SECONDS", "20"))
+LONGEST_SECONDS = 120  # on a machine on which little happens in that time
 WORKERS = 4
 HASTE = 500  # pauses are shorter by so much
 MEMORY_LEEWAY, DESCRIPTOR_LEEWAY = 24 << 20, 12
@@ -58,7 +59,7 @@ def client(server, tmp_path) -> Registry:
     ):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
-    reach = Reach(connect_seconds=1, first_byte_seconds=0.3, idle_seconds=0.3)
+    reach = Reach(connect_seconds=5, first_byte_seconds=1, idle_seconds=1)
     at = AreaSettings(credentials="x", reach=reach, budget=Budget(requests_per_second=500, downloads=3))
     settings: RegistriesSettings = replace(read_settings(tmp_path / "registries.yaml"), areas={Area(server.host): at})
     manners = Manners(settings, sleep=hasty, clock=lambda: time.monotonic() * HASTE)
@@ -121,8 +122,13 @@ def test_every_image_ends_right_or_with_a_name_and_nothing_leaks(client, server,
     caplog.set_level(logging.DEBUG)
     started, turn = time.monotonic(), 0
     words: set[str] = set()
+
+    def seen_enough() -> bool:
+        all_tried = {fault.__name__ for fault in FAULTS} <= set(server.faults)
+        return all_tried and outcomes.right > IMAGES and len(outcomes.errors) > 5
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        while (passed := time.monotonic() - started) < SECONDS:
+        while (passed := time.monotonic() - started) < SECONDS or (not seen_enough() and passed < LONGEST_SECONDS):
             numbers = [(turn * WORKERS + each) % IMAGES for each in range(WORKERS)]
             waiting = [pool.submit(outcomes.of, lambda n=n: pull(client, server, n)) for n in numbers]
             for one in waiting:
@@ -135,9 +141,7 @@ def test_every_image_ends_right_or_with_a_name_and_nothing_leaks(client, server,
         memory, descriptors = used()
     words |= {record.getMessage() for record in caplog.records}
 
-    assert not {fault.__name__ for fault in FAULTS} - set(server.faults), "a kind of fault that was never tried"
-    assert outcomes.right > IMAGES
-    assert len(outcomes.errors) > 5
+    assert seen_enough(), (server.faults, outcomes.right, outcomes.errors)
     assert not outcomes.long
     assert descriptors - settled[1] <= DESCRIPTOR_LEEWAY
     assert memory - settled[0] <= MEMORY_LEEWAY

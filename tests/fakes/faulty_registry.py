@@ -103,7 +103,7 @@ def cut(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
 
 
 def silent(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:
-    return replace(right, silence_seconds=0.5, stall_after=len(right.body) // 3 if seen.method == "GET" else None)
+    return replace(right, silence_seconds=60, stall_after=len(right.body) // 3 if seen.method == "GET" else None)
 
 
 def other_bytes(registry: FaultyRegistry, seen: Seen, right: Answer) -> Answer:

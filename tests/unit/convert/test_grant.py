@@ -4,7 +4,7 @@ import base64
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +263,20 @@ def stopped_after(seconds: float):
         timer.join()
 
 
+class StoppedBy(Unobserved):
+    """Sets *stop* when all *layers* are ingested."""
+
+    def __init__(self, stop: threading.Event, layers: set[Digest]) -> None:
+        self._stop, self._layers = stop, layers
+
+    @contextmanager
+    def layer(self, digest: Digest, size: int) -> Iterator[LayerProgress]:
+        yield LayerProgress()
+        self._layers.discard(digest)
+        if not self._layers:
+            self._stop.set()
+
+
 def blob_path(layer: Layer) -> str:
     return f"/v2/some/image/blobs/{builders.sha256(layer.blob)}"
 
@@ -271,10 +285,10 @@ def test_a_pass_that_is_stopped_commits_what_is_complete_and_waits_for_no_silent
     names = [table.hold(image, f"t{number}") for number, image in enumerate(IMAGES[:2])]
     silent = Answer(body=IMAGES[0].layers[1].blob, silence_seconds=10 * ENDS_SECONDS)
     table.server.say_always(blob_path(IMAGES[0].layers[1]), silent)
-    registry = Registry(Transport(idle_seconds=60, attempts=2))
-    started = time.monotonic()
-    with stopped_after(1.0) as stop:
-        report = passed(table, tmp_path, *names, stop=stop, registry=registry)
+    registry = Registry(Transport(idle_seconds=10 * ENDS_SECONDS, attempts=2))
+    stop, started = threading.Event(), time.monotonic()
+    observer = StoppedBy(stop, {Digest.parse(builders.sha256(layer.blob)) for layer in IMAGES[1].layers})
+    report = passed(table, tmp_path, *names, stop=stop, registry=registry, observer=observer)
     assert time.monotonic() - started < ENDS_SECONDS
     assert statuses(report) == ["stopped", "published"]
     assert (report.stopped, report.failed, report.revision) == (True, [], 2)
@@ -338,7 +352,7 @@ def test_threads_do_all_that_they_were_given_and_end_with_their_block():
     with Threads(3, "test", Stop()) as pool:
         results = [pool.submit(pow, number, 2) for number in range(50)]
     assert [result.result(0) for result in results] == [number**2 for number in range(50)]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-")]
+    assert not any(thread.is_alive() for thread in pool._threads)
 
 
 def test_what_a_task_raises_comes_to_who_waits():
@@ -362,7 +376,7 @@ def test_a_stop_ends_what_has_not_begun_and_waits_for_the_rest_no_longer_than_it
             stop.result(busy)
     release.set()
     with pytest.raises(Stopped):
-        waiting.result(5)
+        waiting.result(60)
 
 
 def test_an_error_in_the_block_ends_it_without_telling_the_caller_of_the_event():
@@ -375,5 +389,5 @@ def test_an_error_in_the_block_ends_it_without_telling_the_caller_of_the_event()
     pool.__exit__(KeyError, KeyError(), None)
     release.set()
     with pytest.raises(Stopped):
-        late.result(5)
+        late.result(60)
     assert not event.is_set()
