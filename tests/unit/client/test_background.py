@@ -148,12 +148,15 @@ def test_a_signal_is_passed_on_to_a_worker_that_is_just_being_started(
             os.kill(os.getpid(), signal.SIGTERM)
         return child
 
+    def stay_for_long(start: Start, earlier: int) -> None:
+        time.sleep(600)
+
     watcher = fork()
     if watcher == 0:
         (tmp_path / "watching").touch()
         monkeypatch.setattr(os, "fork", signalled_fork)
         line = os.open(tmp_path / "line", os.O_RDWR | os.O_CREAT)
-        os._exit(go_on(worker_that(stay, tmp_path), line, []))
+        os._exit(go_on(worker_that(stay_for_long, tmp_path), line, []))
     wait_for(lambda: os.waitpid(watcher, os.WNOHANG)[0])
 
 
