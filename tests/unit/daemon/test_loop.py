@@ -156,10 +156,13 @@ def test_what_does_not_end_is_told(caplog):
 def test_a_list_that_is_just_being_read_is_told_and_opens_nothing_any_more():
     one, begun, goes_on = List("a.example.org"), threading.Event(), threading.Event()
 
+    def load():
+        begun.set()
+        goes_on.wait()
+        return Loaded(wishlist("b.example.org", "list"), Change.NEW, None)
+
     def during(keepers):
-        one.load = lambda: (
-            begun.set() or (goes_on.wait() and Loaded(wishlist("b.example.org", "list"), Change.NEW, None))
-        )
+        one.load = load
         os.kill(os.getpid(), signal.SIGHUP)
         assert begun.wait(60)
 
