@@ -152,11 +152,11 @@ def test_who_does_not_answer_is_said_so_in_time(deaf, closed, where, said):
 
 def test_each_phase_has_its_own_time(server):
     """The head may take long, the rest may not: what a cache does that fetches first."""
-    reach = Reach(first_byte_seconds=60, idle_seconds=0.5)
+    reach = Reach(first_byte_seconds=60, idle_seconds=1.5)
     settings = RegistriesSettings({Area(server.host): AreaSettings(reach=reach)})
     manners = Manners(settings)
     registry = Registry(Transport(manners=manners, attempts=1, sleep=lambda _: None), manners=manners)
-    server.say(MANIFEST, Answer(200, IMAGE.manifest, server.content[MANIFEST].headers, silence_seconds=1))
+    server.say(MANIFEST, Answer(200, IMAGE.manifest, server.content[MANIFEST].headers, silence_seconds=2.5))
     assert pulled(registry, reference(server)) == BLOB
     server.say(LAYER, Answer(200, BLOB, silence_seconds=600, stall_after=10))
     assert pulled(registry, reference(server)) == BLOB
