@@ -23,6 +23,7 @@ _FORMER_SECONDS = 60.0  # how long a new mount waits for the process behind the 
 _GLANCE_SECONDS = 0.2  # whoever only looks whether the lock is held, holds it for a moment
 _SETTLING_SECONDS = 1.0  # how long the kernel may take to end a mount that nobody uses
 _READ_AHEAD_KB = 1024
+_LONGEST_NUMBER = 10  # digits of a process
 _STILL_IN_USE = "was mounted before, and an overlay or another mount namespace still uses that: end it first"
 
 
@@ -118,9 +119,7 @@ def claimed(directory: Path) -> Iterator[None]:
     path = _lock_path(directory)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(directory, path) as lock:
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        os.pwrite(lock.fileno(), f"{os.getpid():<{_LONGEST_NUMBER}}\n".encode(), 0)  # over the former one, never empty
         yield
 
 
@@ -128,7 +127,7 @@ def _locked(directory: Path, path: Path) -> TextIO:
     """The lock; waited for while the process behind a former mount is ending."""
     began = time.monotonic()
     while True:
-        lock = path.open("a")
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

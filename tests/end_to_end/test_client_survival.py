@@ -32,8 +32,7 @@ READ_BY = [" ".join(map(str, range(first, 50, 4))) for first in range(4)]
 def worker(site: Site) -> int:
     """The process that answers, as its lock tells."""
     lock = state_path(site.root).with_suffix(".lock")
-    wait_for(lambda: lock.read_text().strip())
-    return int(lock.read_text())
+    return int(str(wait_for(lambda: lock.read_text().strip())))
 
 
 def kill_worker(site: Site, number: int = signal.SIGKILL) -> int:

@@ -29,6 +29,26 @@ def test_a_mountpoint_is_held_by_one_process(place: Path, monkeypatch: pytest.Mo
         assert holder(place) == os.getpid()
 
 
+def test_who_holds_it_next_is_told_at_once_and_never_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The former one's number stands there until the next one's does."""
+    with claimed(place):
+        path = mountpoint._lock_path(place)
+        former = path.read_text()
+    seen: list[str] = []
+    write = os.pwrite
+
+    def watched(descriptor: int, data: bytes, offset: int) -> int:
+        seen.append(path.read_text())
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", watched)
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with claimed(place):
+        assert holder(place) == 7
+    assert seen == [former]
+    assert len(path.read_text()) == len(former)
+
+
 def test_the_end_of_a_former_holder_is_waited_for(place: Path) -> None:
     former = claimed(place)
     former.__enter__()
