@@ -3,30 +3,28 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.docker_plugin import PluginConnection
 from tests.leftovers import mounts
+from tests.plugin_program import PluginProgram
 
 PROGRAM = Path(sys.executable).with_name("ducc-graphdriver")
-START_SECONDS = 60
 CAPABILITIES = "-all,+sys_admin,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap"
 
 
 @dataclass
-class GraphDriver:
+class GraphDriver(PluginProgram):
     """One installation in *directory*. It can be started and killed again and again."""
 
     directory: Path
     repositories: Sequence[tuple[str, Path]]
     address: Path
     settings: str = ""
-    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -51,28 +49,8 @@ class GraphDriver:
 
     def start(self) -> None:
         self.directory.mkdir(exist_ok=True)
-        with self.log.open("ab") as log:
-            sandbox = ["setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES]
-            command = [*sandbox, PROGRAM, "--config", self.configure()]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"ducc-graphdriver did not start:\n{self.log.read_text()}")
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is put in order."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status."""
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(60)
+        options, sandbox = ("--config", self.configure()), ("--bounding-set", CAPABILITIES)
+        self.run(PROGRAM, options, sandbox, self.log, self._answers)
 
     # --- calls ---
 

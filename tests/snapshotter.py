@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -19,9 +19,9 @@ from ducc.image.chain import chain_ids
 from ducc.image.digest import Digest
 from snapshotter.api import snapshots_pb2 as api
 from snapshotter.service import SERVICE
+from tests.plugin_program import PluginProgram
 
 PROGRAM = Path(sys.executable).with_name("ducc-snapshotter")
-START_SECONDS = 60
 CAPABILITIES = "-all,+chown,+dac_override,+fowner"  # what its systemd unit leaves it of root
 
 
@@ -95,13 +95,12 @@ class Client:
 
 
 @dataclass
-class Program:
+class Program(PluginProgram):
     """One installation in *directory*: settings, state, socket, log. It can be started and killed again and again."""
 
     directory: Path
     repositories: Sequence[tuple[str, Path]]
     settings: str = ""
-    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def address(self) -> Path:
@@ -121,23 +120,8 @@ class Program:
         tables = [f'[[repositories]]\nname = "{name}"\nmountpoint = "{place}"\n' for name, place in self.repositories]
         places = f'root = "{self.root}"\naddress = "{self.address}"\n'
         config.write_text(places + self.settings + "".join(tables))
-        with self.log.open("ab") as log:
-            sandbox = ["setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES]
-            command = [*sandbox, PROGRAM, "--config", config]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._wait()
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is put in order."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status."""
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(60)
+        sandbox = ("--bounding-set", CAPABILITIES)
+        self.run(PROGRAM, ("--config", config), sandbox, self.log, self._listens)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -147,15 +131,9 @@ class Program:
         finally:
             client.close()
 
-    def _wait(self) -> None:
-        assert self.process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(str(self.address)) == 0:
-                    return
-            time.sleep(0.05)
-        raise RuntimeError(f"ducc-snapshotter did not start:\n{self.log.read_text()}")
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.address)) == 0
 
 
 @contextmanager

@@ -2,19 +2,18 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ducc.client.mountpoint import mounted_at
 from tests.docker_plugin import PluginConnection
 from tests.end_to_end.published import Published
+from tests.plugin_program import PluginProgram
 
 PROGRAM = Path(sys.executable).with_name("ducc-volumes")
-START_SECONDS = 60
 CAPABILITIES = "-all,+sys_admin,+sys_ptrace,+chown,+dac_override,+fowner"  # what its systemd unit leaves it of root
 CONFIGURATION = """\
 CVMFS_SERVER_URL={url}
@@ -26,12 +25,11 @@ CVMFS_CLAIM_OWNERSHIP=no
 
 
 @dataclass
-class VolumePlugin:
+class VolumePlugin(PluginProgram):
     """One installation in *directory*. It can be started and killed again and again."""
 
     address: Path
     directory: Path
-    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def driver(self) -> str:
@@ -54,34 +52,14 @@ class VolumePlugin:
     def start(self) -> None:
         self.etc.mkdir(parents=True, exist_ok=True)
         places = ["--address", self.address, "--root", self.directory / "root", "--etc", self.etc]
-        with self.log.open("ab") as log:
-            sandbox = ["setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES, "--no-new-privs"]
-            command = [*sandbox, PROGRAM, *places, "-v"]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self.answers():
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"ducc-volumes did not start:\n{self.log.read_text()}")
+        sandbox = ("--bounding-set", CAPABILITIES, "--no-new-privs")
+        self.run(PROGRAM, (*places, "-v"), sandbox, self.log, self.answers)
 
     def answers(self) -> bool:
         try:
             return "Implements" in self.call("Plugin.Activate")
         except OSError:
             return False
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is put in order."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status."""
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(60)
 
     def call(self, name: str, **fields: object) -> dict[str, Any]:
         connection = PluginConnection(self.address)
