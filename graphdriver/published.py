@@ -35,8 +35,8 @@ class PublishedImages:
         digests = [layer.digest for layer in image.layers]
         try:
             stack = stacked(digests, [self._layers.diff_id(digest) for digest in digests])
-            whole = self._layers.whole(stack[-1]) if stack else None
-            return [whole.directory] if whole else self._layers.directories(stack)
+            whole = self._layers.whole(stack[-1:])
+            return [whole[1].directory] if whole else self._layers.directories(stack)
         except (NotPublished, LayersUnavailable) as error:
             named = sorted({layer.fqrn for layer in image.layers} - self._names)
             unknown = f"; it names {', '.join(named)}, which is not configured here" if named else ""

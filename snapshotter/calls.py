@@ -41,8 +41,11 @@ class Layers(Protocol):
     def find(self, wanted: StackedLayer) -> PublishedLayer:
         """Raises `NotPublished` or `LayersUnavailable`."""
 
-    def whole(self, stack: StackedLayer) -> PublishedLayer | None:
-        """One directory with all layers of a stack, if there is one."""
+    def find_all(self, wanted: Sequence[StackedLayer]) -> Sequence[PublishedLayer]:
+        """The same for several."""
+
+    def whole(self, stacks: Sequence[StackedLayer]) -> tuple[int, PublishedLayer] | None:
+        """The first of *stacks* that has all its layers in one directory: its place among them, and the directory."""
 
 
 class Snapshotter:
@@ -114,7 +117,7 @@ class Snapshotter:
         """The layers of a stack that is published and known here, topmost first. Raises `NotPublished`."""
         for snapshot in self._store.of_stack(stack) if stack else ():
             chain = self._store.chain(snapshot.name)
-            layers = [layer for one in chain if one.layer for layer in (one.layer, *one.under)]
+            layers = [layer for one in chain for layer in _layers(one)]
             if all(one.layer for one in chain):
                 return tuple(layers)
         raise NotPublished(f"what it is to lie on, {stack}, is not published itself")
@@ -214,24 +217,26 @@ class Snapshotter:
         The list ends with the first published layer that a repository has in one directory with all below it.
         Links of layers that are elsewhere than they were follow them.
         """
+        lowest_local = max((place for place, one in enumerate(chain) if one.layer is None), default=-1)
+        published = lowest_local + 1  # from here on nothing is local
+        whole = self._layers.whole([snapshot.layer for snapshot in chain[published:] if snapshot.layer])
+        apart = chain if whole is None else chain[: published + whole[0]]
+        found = iter(self._found(apart))
         lowers: list[Path] = []
-        local_below = sum(snapshot.layer is None for snapshot in chain)
-        for snapshot in chain:
+        for snapshot in apart:
             if snapshot.layer is None:
-                local_below -= 1
                 lowers.append(self._disk.files(snapshot.number))
-            elif not local_below and (whole := self._layers.whole(snapshot.layer)):
-                return [*lowers, self._disk.point_whole(snapshot.number, whole.directory)]
-            else:
-                for place, layer in enumerate((snapshot.layer, *snapshot.under)):
-                    lowers.append(self._disk.point(snapshot.number, self._found(snapshot, layer), place))
+            for place, _ in enumerate(_layers(snapshot)):
+                lowers.append(self._disk.point(snapshot.number, next(found).directory, place))
+        if whole is not None:
+            lowers.append(self._disk.point_whole(chain[published + whole[0]].number, whole[1].directory))
         return lowers
 
-    def _found(self, snapshot: Snapshot, layer: StackedLayer) -> Path:
+    def _found(self, chain: Sequence[Snapshot]) -> Sequence[PublishedLayer]:
         try:
-            return self._layers.find(layer).directory
+            return self._layers.find_all([layer for snapshot in chain for layer in _layers(snapshot)])
         except NotPublished as error:
-            raise LayersUnavailable(f"{error}, and snapshot {shown(snapshot.name)} is made of it") from error
+            raise LayersUnavailable(f"{error}, and snapshot {shown(chain[0].name)} is made of it") from error
 
     def _mounts(self, snapshot: Snapshot, below: Sequence[Snapshot], lowers: Sequence[Path]) -> list[Mount]:
         own = self._disk.files(snapshot.number)
@@ -242,6 +247,11 @@ class Snapshotter:
         if snapshot.kind == Kind.ACTIVE:
             return [overlay(lowers, own, self._disk.work(snapshot.number))]
         return [_read_only(lowers, below, self._disk.empty)]
+
+
+def _layers(snapshot: Snapshot) -> tuple[StackedLayer, ...]:
+    """The published layers that a snapshot is, topmost first; none if it is local."""
+    return (snapshot.layer, *snapshot.under) if snapshot.layer else ()
 
 
 def _read_only(lowers: Sequence[Path], below: Sequence[Snapshot], empty: Path) -> Mount:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ducc import logs
+from ducc import __version__, logs
 from ducc.errors import BadInput, DuccError
 from ducc.rootfs.settings import LOG_LEVELS
 from snapshotter.settings import DEFAULT_CONFIG, Settings, read_settings
@@ -129,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", metavar="SOCKET", help="where containerd finds it, before the file's")
     parser.add_argument("--root", metavar="DIR", help="where snapshots are kept, before the file's")
     parser.add_argument("--log-level", choices=LOG_LEVELS, help="how much is logged, before the file's")
-    parser.add_argument("--version", action="version", version=version("ducc"))
+    parser.add_argument("--version", action="version", version=__version__)
     return parser
 
 

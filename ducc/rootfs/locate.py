@@ -63,11 +63,12 @@ class MountedRepository:
     def layer(self, wanted: StackedLayer) -> Path:
         """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`.
 
-        What was right once is so for ever, since digests name it; then it is only listed.
+        What was right once is so for ever, since digests name it, and what was listed once is complete; then it is only
+        asked for.
         """
         with self._opened() as top:
             path = self._found.get(wanted)
-            if path is None or not _can_be_listed(top, path):
+            if path is None or not _is_answered_for(top, path):
                 path = self._found[wanted] = self._right_directory(top, wanted)
             return self._below(path)
 
@@ -84,12 +85,16 @@ class MountedRepository:
             raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
         return plain
 
-    def whole(self, stack: StackedLayer) -> Path:
-        """One directory with all layers of the stack that *stack* is the top of. Raises what `layer` raises."""
+    def whole(self, stacks: Sequence[StackedLayer]) -> tuple[int, Path]:
+        """The first of *stacks* that has all its layers in one directory: its place among them, and the directory.
+
+        Raises what `layer` raises.
+        """
         with self._opened() as top:
-            if _can_be_listed(top, path := layout.whole_stack(stack.digest, stack.stack)):
-                return self._below(path)
-            raise LayerAbsent(f"{self.fqrn} does not have all of {stack.stack} in one directory")
+            for place, stack in enumerate(stacks):
+                if _can_be_listed(top, path := layout.whole_stack(stack.digest, stack.stack)):
+                    return place, self._below(path)
+            raise LayerAbsent(f"{self.fqrn} does not have all of {stacks[0].stack} in one directory")
 
     def diff_id(self, digest: Digest) -> Digest:
         """What the layer is, uncompressed, by its publisher's word. Raises `LayerAbsent` or `RepositoryUnavailable`."""
@@ -141,6 +146,21 @@ def _can_be_listed(top: int, path: bytes) -> bool:
     try:
         with os.scandir(directory) as entries:
             next(entries, None)
+    finally:
+        os.close(directory)
+    return True
+
+
+def _is_answered_for(top: int, path: bytes) -> bool:
+    """Is there a directory, and somebody who answers for it? That costs a tenth of listing it."""
+    try:
+        directory = open_directory_beneath(top, path[1:])
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
+    try:
+        os.fstatvfs(directory)  # the kernel remembers names and attributes, but not this
     finally:
         os.close(directory)
     return True

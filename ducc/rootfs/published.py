@@ -52,10 +52,29 @@ class PublishedLayers:
         """What the layer *digest* is, uncompressed, as its publisher knows it. Raises what `find` raises."""
         return self._ask(digest, lambda repository: repository.diff_id(digest))
 
-    def whole(self, stack: StackedLayer) -> PublishedLayer | None:
-        """Where all layers of the stack that *stack* is the top of are in one directory, if that can be had now."""
+    def find_all(self, wanted: Sequence[StackedLayer]) -> list[PublishedLayer]:
+        """Where each of some layers is. Raises what `find` raises.
+
+        Most often the preferred repository has all of them; then it is asked one question, not one for each.
+        """
+        if not wanted:
+            return []
         try:
-            return self._ask(stack.digest, lambda repository: PublishedLayer(repository.fqrn, repository.whole(stack)))
+            return self._asked[0].answer(
+                lambda repository: [PublishedLayer(repository.fqrn, repository.layer(layer)) for layer in wanted]
+            )
+        except (LayerAbsent, RepositoryUnavailable):
+            return [self.find(layer) for layer in wanted]
+
+    def whole(self, stacks: Sequence[StackedLayer]) -> tuple[int, PublishedLayer] | None:
+        """The first of *stacks* whose layers can be had in one directory now: its place among them, and where it is."""
+
+        def question(repository: MountedRepository) -> tuple[int, PublishedLayer]:
+            place, directory = repository.whole(stacks)
+            return place, PublishedLayer(repository.fqrn, directory)
+
+        try:
+            return self._ask(stacks[0].digest, question) if stacks else None
         except (NotPublished, LayersUnavailable):
             return None
 
@@ -64,7 +83,7 @@ class PublishedLayers:
 
         *image* is base first, as `stacked` gives it. Raises what `find` raises: all of an image is there, or nothing.
         """
-        return [self.find(layer).directory for layer in reversed(image)]
+        return [found.directory for found in self.find_all(image[::-1])]
 
     def _ask(self, digest: Digest, question: Callable[[MountedRepository], Answer]) -> Answer:
         silent, absent = [], []

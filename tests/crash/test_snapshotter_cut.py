@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -44,7 +44,10 @@ class Repository:
     def find(self, wanted: StackedLayer) -> PublishedLayer:
         return PublishedLayer("images.test", self.top / wanted.digest.hex[:2])
 
-    def whole(self, stack: StackedLayer) -> PublishedLayer | None:
+    def find_all(self, wanted: Sequence[StackedLayer]) -> list[PublishedLayer]:
+        return [self.find(layer) for layer in wanted]
+
+    def whole(self, stacks: Sequence[StackedLayer]) -> tuple[int, PublishedLayer] | None:
         return None
 
 

@@ -51,7 +51,7 @@ def test_a_layer_that_was_completed_for_a_stack_is_used_so_there(mountpoint: Pat
     assert found(mountpoint, LOWEST) == Path("layerfs")
 
 
-def test_a_layer_that_was_found_is_only_listed_the_next_time(mountpoint: Path) -> None:
+def test_a_layer_that_was_found_is_only_asked_for_the_next_time(mountpoint: Path) -> None:
     fits_anywhere(mountpoint)
     repository = MountedRepository("images.test", mountpoint)
     assert repository.layer(LOWEST) == mountpoint / HOME / "layerfs"
@@ -63,6 +63,21 @@ def test_a_layer_that_was_found_is_only_listed_the_next_time(mountpoint: Path) -
             repository.layer(LOWEST)
     completed(mountpoint, LOWEST)
     assert repository.layer(LOWEST) == mountpoint / HOME / "stacks" / LOWEST.stack.hex
+
+
+def test_a_layer_that_was_found_is_unavailable_when_nobody_answers_for_it_any_more(
+    mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits_anywhere(mountpoint)
+    repository = MountedRepository("images.test", mountpoint)
+    repository.layer(LOWEST)
+
+    def nobody(descriptor: int) -> None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(os, "fstatvfs", nobody)  # names and attributes are in the kernel's memory even then
+    with pytest.raises(RepositoryUnavailable, match="not connected"):
+        repository.layer(LOWEST)
 
 
 def test_a_layer_that_was_completed_for_other_stacks_is_absent(mountpoint: Path) -> None:
@@ -103,12 +118,13 @@ def test_a_diff_id_that_is_none_fits_nowhere(mountpoint: Path, text: str) -> Non
 def test_a_stack_is_whole_where_it_is_published_whole(mountpoint: Path) -> None:
     repository = MountedRepository("images.test", mountpoint)
     with pytest.raises(LayerAbsent, match="in one directory"):
-        repository.whole(UPPER)
+        repository.whole([UPPER])
     place = mountpoint / HOME / "whole" / UPPER.stack.hex
     place.mkdir(parents=True)
-    assert repository.whole(UPPER) == place
+    assert repository.whole([UPPER]) == (0, place)
+    assert repository.whole([LOWEST, UPPER]) == (1, place)
     with pytest.raises(LayerAbsent):
-        repository.whole(LOWEST)
+        repository.whole([LOWEST])
 
 
 def test_an_image_is_stacked_by_its_diff_ids() -> None:

@@ -124,11 +124,25 @@ def test_an_image_is_the_directories_of_its_layers_topmost_first() -> None:
     assert PublishedLayers([ABSENT], 60).directories([]) == []
 
 
+def test_several_layers_may_be_in_several_repositories() -> None:
+    upper = StackedLayer(Digest("2b" * 32), DIGEST, Digest("2b" * 32))
+    published = PublishedLayers([Named("first.test", hidden="2b"), Named("second.test")], 60)
+    found = published.find_all([upper, LAYER])
+    assert [(layer.fqrn, layer.directory) for layer in found] == [
+        ("second.test", Path("/2b")), ("first.test", Path("/1a")),
+    ]  # fmt: skip
+    with pytest.raises(LayersUnavailable):
+        PublishedLayers([SILENT, Named("second.test", hidden="2b")], 60).find_all([upper, LAYER])
+
+
 @dataclass(frozen=True)
 class Named:
-    """A repository that has all layers, by the first digits of their digests."""
+    """A repository that has layers by the first digits of their digests."""
 
     fqrn: str
+    hidden: str = ""  # those that it does not have
 
     def layer(self, wanted: StackedLayer) -> Path:
+        if wanted.digest.hex[:2] == self.hidden:
+            raise LayerAbsent("no")
         return Path("/") / wanted.digest.hex[:2]
