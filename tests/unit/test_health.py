@@ -87,6 +87,26 @@ def test_a_watched_program_is_heard_told_of_signals_and_its_status_returned(tmp_
         assert process.wait(60) == 7
 
 
+HASTY = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from ducc import health
+
+class Hasty(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+health.subprocess.Popen = Hasty
+sys.exit(health.watch(["sleep", "600"], Path(sys.argv[1])))
+"""
+
+
+def test_a_signal_that_comes_as_the_program_is_started_is_passed_on(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HASTY, tmp_path / "alive"], timeout=120, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 def test_a_watched_program_that_falls_silent_is_killed(tmp_path: Path) -> None:
     silent = LIVELY.replace("120_000_000", "1_000_000")
     command = [sys.executable, "-c", WATCH, tmp_path / "alive", "1", sys.executable, "-c", silent]

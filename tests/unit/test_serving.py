@@ -3,6 +3,8 @@ import hashlib
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -157,6 +159,29 @@ def test_an_address_that_cannot_be_had_is_one_clear_line(store: Path, ducc: Cons
         assert re.fullmatch(r"ducc: cannot listen at 127\.0\.0\.1:\d+: address already in use\n", result.stderr.lower())
     result = ducc("serve", "--storage", f"file://{store}/nowhere", "--port", 0, status=2)
     assert "no such directory" in result.stderr
+
+
+HASTY = """
+import os, signal
+from ducc import serving
+
+class Early(serving._Server):
+    def run(self, sockets=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().run(sockets)
+
+async def application(scope, receive, send):
+    pass
+
+serving._Server = Early
+serving.serve(application, serving.listen("127.0.0.1", 0), lambda: None)
+print("ended")
+"""
+
+
+def test_a_signal_that_comes_before_it_serves_ends_it_too() -> None:
+    done = subprocess.run([sys.executable, "-c", HASTY], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "ended\n"
 
 
 async def answer(server: RepositoryServer, path: str) -> tuple[int, dict[bytes, bytes], bytes]:

@@ -3,13 +3,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from ducc.cli.mount_helper import main, translated
-from ducc.client.control import Message, NotAnswering, OrderFailed, answering, ask
+from ducc.client.control import Message, NotAnswering, OrderFailed, _handler, _Server, answering, ask
 from ducc.client.metrics import prometheus
 from ducc.client.mountpoint import control_path
 from ducc.errors import BadInput
@@ -71,6 +72,16 @@ def test_nobody_there_is_said_so_and_what_was_left_behind_is_replaced(place: Pat
     with answering(place, answer):
         assert ask(place, {"command": "x"})
     assert not control_path(place).exists()
+
+
+def test_many_may_ask_before_the_first_one_is_heard(place: Path) -> None:
+    control_path(place).parent.mkdir()
+    with ExitStack() as opened:
+        opened.enter_context(_Server(str(control_path(place)), _handler(answer, lambda: None)))
+        for _ in range(100):
+            asking = opened.enter_context(socket.socket(socket.AF_UNIX))
+            asking.settimeout(60)  # as who asks does: then a full queue is an error
+            asking.connect(str(control_path(place)))
 
 
 def test_a_process_that_is_stopped_is_not_waited_for(place: Path) -> None:
