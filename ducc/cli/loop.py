@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     os.umask(os.umask(0o077) | 0o022)  # whoever started us: nobody else writes what we make
     logs.set_up(max(1, arguments.verbose), as_json=arguments.log_format == "json")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until everything has been read once
     cache = arguments.cache or default_cache()
     intervals = _intervals(arguments.interval, arguments.wishlists)
     slots = [Slot(Source.parse(text, cache / "wishlists"), intervals[text]) for text in arguments.wishlists]

@@ -22,6 +22,7 @@ from tests.builders import Image, Layer, file, push, sha256
 from tests.console import SCRIPT, SYSTEM_PATH
 from tests.end_to_end.daemon import PATIENCE_SECONDS, Daemon
 from tests.end_to_end.published import repository
+from tests.fakes.registry import Answer, fake_registry
 from tests.needs import need_root
 from tests.registry import running_registry
 
@@ -220,6 +221,19 @@ def test_sighup_reloads_at_once_and_a_bad_list_leaves_the_last_good_one(shelf, m
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until_granted(wish(shelf, "reload", "v0"), wish(shelf, "reload", "v1"))
     assert daemon.stop()[0] == 0
+
+
+def test_a_hang_up_while_it_reads_its_lists_for_the_first_time_ends_nothing(shelf, made):
+    push_some(shelf, "early", range(1))
+    text = made.wishlist(wish(shelf, "early", "v0")).read_bytes()
+    with fake_registry() as server:
+        server.hold("/list.yaml", text)
+        server.say("/list.yaml", Answer(200, text, silence_seconds=2))
+        daemon = Daemon(made, f"{server.url}/list.yaml")
+        daemon.until(lambda: server.seen)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until_granted(wish(shelf, "early", "v0"))
+        assert daemon.stop()[0] == 0
 
 
 def test_a_second_daemon_is_refused_until_the_first_has_gone(shelf, made):

@@ -104,6 +104,7 @@ def test_it_stays_small_and_silent_and_in_the_end_everything_is_granted(server, 
         events = made.directory / "events"
         words = ["--registries", made.directory / "registries.yaml", "-n", events, "--notify", url, "-vv"]
         daemon = Daemon(made, wishlist, *words)
+        daemon.until(lambda: "ready: " in daemon.output())
 
         started, settled = time.monotonic(), (0.0, 0)
         while (passed := time.monotonic() - started) < SECONDS or (never_tried(server) and passed < LONG_SECONDS):
