@@ -183,7 +183,7 @@ def test_a_signal_in_the_middle_of_a_big_pull_ends_it_long_before_the_pull_and_t
     shelf, made, number
 ):
     push(shelf.host, "big", "1", image("big", 20 << 20))
-    with slow_registry(shelf.url, seconds_a_chunk=1) as host:  # five minutes
+    with slow_registry(shelf.url, seconds_a_chunk=0.4) as host:  # two minutes for all of it
         slow = f"http://{host}/big:1"
         daemon = Daemon(made, made.wishlist(slow))
         spool = made.directory / "publisher" / made.fqrn / "blobs"
