@@ -26,6 +26,7 @@ BEAT_SECONDS = 5.0  # how often a worker that is well says so
 _LONGEST_SILENCE_SECONDS = 60.0  # then it is stuck, or was stopped, and is killed
 _SOON_SECONDS = 10.0  # a worker that ends sooner than this after its start ends for a reason that may last
 _LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_SECONDS = 0.2  # how soon an end is seen that comes during a pause
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -154,9 +155,15 @@ class _Watch:
                 return max(status, 0)
             pause = 0.0 if time.monotonic() - started > _SOON_SECONDS else min(2 * pause + 0.2, _LONGEST_PAUSE_SECONDS)
             print(f"the process behind the mount has ended ({status}); starting another", file=sys.stderr, flush=True)
-            time.sleep(pause)
+            self._pause(pause)
             if self._ending:
                 return 0
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the end comes first."""
+        until = time.monotonic() + seconds
+        while not self._ending and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_SECONDS))
 
     def _run_one(self) -> int:
         """Start a worker and wait for its end. Its status is negative if it was killed."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ducc import USER_AGENT
-from ducc.storage.http1 import Head, Incoming, read_body, read_head
+from ducc.storage.http1 import Incoming, Reply, read_answer
 
 _LOOK_SECONDS = 0.25  # how exactly deadlines are kept
 _MOST_KEPT = 8  # connections of one thread
@@ -94,7 +94,8 @@ class Connections:
             line = _connected(connection, patience)
             self._watch.begin(line, patience.deadline)
             try:
-                head, body, keeps = self._exchange(line, question, limit, patience)
+                reply = self._exchange(line, question, limit, patience)
+                keeps = reply.keeps
             finally:
                 self._watch.end(line)
         except TimeoutError as error:
@@ -105,18 +106,14 @@ class Connections:
         finally:
             if not keeps:
                 connection.close()
-        return Answer(head.status, head.headers, body)
+        return Answer(reply.status, reply.headers, reply.body)
 
-    def _exchange(
-        self, line: socket.socket, question: bytes, limit: int, patience: Patience
-    ) -> tuple[Head, bytes, bool]:
+    def _exchange(self, line: socket.socket, question: bytes, limit: int, patience: Patience) -> Reply:
         line.sendall(question)
         incoming = Incoming(line, patience.wait_seconds, patience.slowest_bytes_per_second)
-        head = read_head(incoming)
-        if head.length:
-            self._watch.put_off(line, min(head.length / _PUT_OFF_BYTES, _PUT_OFF_SECONDS))
-        body = read_body(incoming, head, limit)
-        return head, body, head.keeps and incoming.is_empty
+        return read_answer(
+            incoming, limit, lambda size: self._watch.put_off(line, min(size / _PUT_OFF_BYTES, _PUT_OFF_SECONDS))
+        )
 
     def _connection(self, scheme: str, place: str, proxy: str | None) -> http.client.HTTPConnection:
         """This thread's own; a forked process does not share its parent's."""

@@ -1,4 +1,4 @@
-"""One answer of HTTP/1, read from a line over which something was asked. Source: RFC 9112.
+"""One answer of HTTP/1, read from a line over which something was asked; httptools says what its bytes mean.
 
 Bodies with a length, in chunks, and until the line ends are understood; what is not HTTP, or says two things at once,
 is refused. Trailers are dropped, codings of the content not undone.
@@ -6,87 +6,45 @@ is refused. Trailers are dropped, codings of the content not undone.
 
 import socket
 import time
-from io import BytesIO
+from collections.abc import Callable
 from typing import NamedTuple
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 _LONGEST_HEAD = 1 << 16
-_LONGEST_LINE = 1 << 12  # between chunks
 _AT_ONCE = 1 << 18  # memory for that much is used again and again
 _FIRST_FINAL = 200
-_END_OF_HEAD, _END_OF_LINE = b"\r\n\r\n", b"\r\n"
-_WITHOUT_BODY = frozenset({204, 304})
 
 
 class NotHttp(ValueError):
     """What arrives is no answer, or not all of one."""
 
 
-class Head(NamedTuple):
-    """What comes before the body. Names of *headers* are in lower case; *length* is None if the head does not tell."""
+class Reply(NamedTuple):
+    """A whole answer. Names of *headers* are in lower case; *keeps*: may the line be used again?"""
 
     status: int
     headers: dict[str, str]
-    length: int | None
-    chunked: bool
-    keeps: bool  # may the line be used again?
+    body: bytes
+    keeps: bool
 
 
 class Incoming:
-    """Bytes as they arrive. Slower than *slowest* bytes a second for the time of one *wait* counts as silent.
-
-    Raises `TimeoutError` and what else the line raises; `NotHttp` if it ends too early, and `ConnectionResetError` if
-    it ends without a word.
-    """
+    """Bytes as they arrive. Slower than *slowest* bytes a second for the time of one *wait* counts as silent."""
 
     def __init__(self, line: socket.socket, wait_seconds: float, slowest: float) -> None:
         self._line, self._wait_seconds, self._slowest = line, wait_seconds, slowest
-        self._held = b""
         self._received = self._seen = 0
         self._since = time.monotonic()
 
-    @property
-    def is_empty(self) -> bool:
-        """Is nothing left of what has arrived?"""
-        return not self._held
+    def more(self) -> bytes:
+        """Some bytes; none when the line has ended. Raises `TimeoutError`, and what else the line raises.
 
-    def until(self, mark: bytes, longest: int) -> bytes:
-        """What comes before *mark*, which is dropped."""
-        while (at := self._held.find(mark)) < 0:
-            if len(self._held) > longest:
-                raise NotHttp("no end in sight")
-            self._held += self._some(_AT_ONCE)
-        found, self._held = self._held[:at], self._held[at + len(mark) :]
-        return found
-
-    def exactly(self, size: int) -> bytes:
-        if size <= len(self._held):
-            found, self._held = self._held[:size], self._held[size:]
-            return found
-        whole, missing = BytesIO(), size - len(self._held)
-        whole.write(self._held)
-        self._held = b""
-        while missing:
-            part = self._some(min(missing, _AT_ONCE))
-            whole.write(part)
-            missing -= len(part)
-        return whole.getvalue()
-
-    def rest(self, limit: int) -> bytes:
-        """All until the line ends, or a little more than *limit*."""
-        whole = BytesIO()
-        whole.write(self._held)
-        self._held = b""
-        while whole.tell() <= limit and (part := self._line.recv(_AT_ONCE)):
-            whole.write(self._arrived(part))
-        return whole.getvalue()
-
-    def _some(self, most: int) -> bytes:
-        part = self._line.recv(most)
-        if not part:
-            raise NotHttp("cut off") if self._received else ConnectionResetError("closed without a word")
-        return self._arrived(part)
-
-    def _arrived(self, part: bytes) -> bytes:
+        An end without a word is a `ConnectionResetError`.
+        """
+        part = self._line.recv(_AT_ONCE)
+        if not part and not self._received:
+            raise ConnectionResetError("closed without a word")
         self._received += len(part)
         elapsed = time.monotonic() - self._since
         if elapsed >= self._wait_seconds:
@@ -96,75 +54,93 @@ class Incoming:
         return part
 
 
-def read_head(incoming: Incoming) -> Head:
-    """The head of the answer itself; what a server says before that (1xx) is passed over."""
-    while (head := _head(incoming.until(_END_OF_HEAD, _LONGEST_HEAD))).status < _FIRST_FINAL:
-        pass
-    return head
+def read_answer(incoming: Incoming, limit: int, announced: Callable[[int], None]) -> Reply:
+    """The answer, if its body has no more than *limit* bytes; how many it will have is *announced*, if the head tells.
+
+    Raises `NotHttp`, and what `Incoming.more` raises. What a server says before the answer itself (1xx) is passed over.
+    """
+    answer = _Answer(limit, announced)
+    while not answer.is_whole:
+        part = incoming.more()
+        answer.take(part) if part else answer.end()
+    return answer.reply()
 
 
-def read_body(incoming: Incoming, head: Head, limit: int) -> bytes:
-    """All of the body, if it has no more than *limit* bytes."""
-    if head.status in _WITHOUT_BODY:
-        return b""
-    if head.chunked:
-        return _chunks(incoming, limit)
-    if head.length is not None and head.length <= limit:
-        return incoming.exactly(head.length)
-    body = incoming.rest(limit) if head.length is None else None
-    if body is None or len(body) > limit:
-        raise NotHttp(f"longer than {limit} bytes")
-    return body
+class _Answer:
+    """As much of an answer as has arrived. The methods whose names begin with `on_` are called by the parser."""
 
+    def __init__(self, limit: int, announced: Callable[[int], None]) -> None:
+        self.is_whole = False
+        self._limit, self._announced = limit, announced
+        self._parser = HttpResponseParser(self)
+        self._status, self._headers = 0, dict[str, str]()
+        self._has_head = self._keeps = False
+        self._body: list[bytes] = []
+        self._size = 0  # of the head until that is whole, then of the body
+        self._refusal = ""
 
-def _head(text: bytes) -> Head:
-    first, *lines = text.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    status = rest[:3]
-    if version not in ("HTTP/1.1", "HTTP/1.0") or not (status.isascii() and status.isdigit()) or rest[3:4].strip():
-        raise NotHttp(f"not an answer of HTTP: {first[:80]!r}")
-    headers = _headers(lines)
-    coding, length = headers.get("transfer-encoding", "").lower(), headers.get("content-length")
-    if coding not in ("", "chunked"):
-        raise NotHttp(f"a transfer coding that was not asked for: {coding[:80]!r}")
-    connection = headers.get("connection", "").lower()
-    keeps = "close" not in connection and (version == "HTTP/1.1" or "keep-alive" in connection)
-    sized = None if coding or length is None else _number(length, 10)
-    ends = coding or sized is not None or int(status) in _WITHOUT_BODY
-    return Head(int(status), headers, sized, bool(coding), keeps and bool(ends))
+    def take(self, part: bytes) -> None:
+        """Raises `NotHttp` as soon as this can't become an answer that is wanted."""
+        if not self._has_head:
+            self._size += len(part)
+        try:
+            self._parser.feed_data(part)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if not self.is_whole:  # what follows an answer says only that the line is of no more use
+                raise NotHttp(str(error)) from error
+            self._keeps = False
+        if not self._has_head and self._size > _LONGEST_HEAD:
+            self._refusal = "no end of its head in sight"
+        if self._refusal:
+            raise NotHttp(self._refusal)
 
+    def end(self) -> None:
+        """The line has ended: so has a body without a length. Raises `NotHttp` for any other."""
+        if not self._has_head or "content-length" in self._headers or "transfer-encoding" in self._headers:
+            raise NotHttp("cut off")
+        self.is_whole = True
 
-def _headers(lines: list[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            raise NotHttp(f"not a header: {line[:80]!r}")
-        name, value = name.lower(), value.strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    def reply(self) -> Reply:
+        return Reply(self._status, self._headers, b"".join(self._body), self._keeps)
 
+    def on_message_begin(self) -> None:
+        if self.is_whole:
+            self._keeps = False  # more than was asked for
 
-def _chunks(incoming: Incoming, limit: int) -> bytes:
-    parts: list[bytes] = []
-    room = limit
-    while size := _number(incoming.until(_END_OF_LINE, _LONGEST_LINE).split(b";")[0].strip().decode("latin-1"), 16):
-        room -= size
-        if room < 0:
-            raise NotHttp(f"longer than {limit} bytes")
-        parts.append(incoming.exactly(size))
-        if incoming.until(_END_OF_LINE, _LONGEST_LINE):
-            raise NotHttp("a chunk is longer than it says")
-    while incoming.until(_END_OF_LINE, _LONGEST_LINE):
-        pass  # a trailer
-    return b"".join(parts)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.is_whole:
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
+    def on_headers_complete(self) -> None:
+        if self.is_whole:
+            return
+        self._status = self._parser.get_status_code()
+        if self._status < _FIRST_FINAL:
+            return
+        self._has_head, self._size = True, 0
+        coding, length = self._headers.get("transfer-encoding", ""), int(self._headers.get("content-length", 0))
+        if coding.lower() not in ("", "chunked"):
+            self._refusal = f"a transfer coding that was not asked for: {coding[:80]!r}"
+        elif length > self._limit:
+            self._refusal = self._too_long()
+        elif length:
+            self._announced(length)
 
-def _number(text: str, base: int) -> int:
-    """A number of plain digits: no sign, no space, no underscore."""
-    if not (text.isascii() and text.isalnum()):
-        raise NotHttp(f"not a length: {text[:80]!r}")
-    try:
-        return int(text, base)
-    except ValueError as error:
-        raise NotHttp(f"not a length: {text[:80]!r}") from error
+    def on_body(self, data: bytes) -> None:
+        if self.is_whole:
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > self._limit:
+            self._refusal = self._too_long()
+
+    def on_message_complete(self) -> None:
+        if self._status < _FIRST_FINAL:
+            self._headers.clear()
+        elif not self.is_whole:
+            self.is_whole, self._keeps = True, self._parser.should_keep_alive()
+
+    def _too_long(self) -> str:
+        return f"longer than {self._limit} bytes"

@@ -1,22 +1,20 @@
 import socket
-from collections.abc import Callable
 
 import pytest
 
-from ducc.storage.http1 import Head, Incoming, NotHttp, read_body, read_head
+from ducc.storage.http1 import Incoming, NotHttp, Reply, read_answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def read(said: bytes, limit: int = 100) -> tuple[Head, bytes, bool]:
-    """Head, body, and whether something is left, of what a server *said* before it hung up."""
+def read(said: bytes, limit: int = 100) -> tuple[Reply, list[int]]:
+    """What a server *said* before it hung up, and the sizes that were announced."""
     ours, theirs = socket.socketpair()
+    announced: list[int] = []
     with ours:
         with theirs:
             theirs.sendall(said)
-        incoming = Incoming(ours, 60, 0)
-        head = read_head(incoming)
-        return head, read_body(incoming, head, limit), not incoming.is_empty
+        return read_answer(Incoming(ours, 60, 0), limit, announced.append), announced
 
 
 @pytest.mark.parametrize(
@@ -29,26 +27,32 @@ def read(said: bytes, limit: int = 100) -> tuple[Head, bytes, bool]:
         (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: railer\r\n\r\n",
          b"abc0123456789", True),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"abc", False),
+        (OK + b"Upgrade: h2,h2c\r\nConnection: Upgrade, Keep-Alive\r\nContent-Length: 3\r\n\r\nabc", b"abc", True),
         (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 3\r\n\r\nabc", b"abc", True),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b"", True),
         (b"HTTP/1.1 204\r\n\r\n", b"", True),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 1\r\n\r\nx",
          b"x", True),
-        (OK + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n", b"x", True),
     ],
 )  # fmt: skip
 def test_answers_of_every_form_are_whole(said: bytes, body: bytes, keeps: bool) -> None:
-    head, read_back, more = read(said)
-    assert (read_back, head.keeps, more) == (body, keeps, False)
+    reply, _ = read(said)
+    assert (reply.body, reply.keeps) == (body, keeps)
 
 
 def test_headers_are_known_by_names_in_lower_case_and_several_of_one_name_are_one() -> None:
-    head, _, _ = read(OK + b"X-A: 1\r\nx-a:2 \r\nContent-Length: 0\r\n\r\n")
-    assert head.headers == {"x-a": "1, 2", "content-length": "0"}
+    reply, _ = read(OK + b"X-A: 1\r\nx-a:2 \r\nContent-Length: 0\r\n\r\n")
+    assert reply.headers == {"x-a": "1, 2", "content-length": "0"}
 
 
-def test_what_comes_after_an_answer_is_noticed() -> None:
-    assert read(OK + b"Content-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n")[2]
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 1\r\n\r\nz", b"garbage", b"HTTP/1.1 2"])
+def test_what_comes_after_an_answer_is_no_part_of_it_and_the_line_is_not_used_again(more: bytes) -> None:
+    reply, _ = read(OK + b"Content-Length: 1\r\n\r\nx" + more)
+    assert reply == (200, {"content-length": "1"}, b"x", False)
+
+
+def test_a_length_is_announced() -> None:
+    assert read(OK + b"Content-Length: 3\r\n\r\nabc")[1] == [3]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,7 @@ def test_what_comes_after_an_answer_is_noticed() -> None:
     [
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx",
         b"HTTP/1.1 20x\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         OK + b"no colon\r\n\r\n",
@@ -68,6 +73,7 @@ def test_what_comes_after_an_answer_is_noticed() -> None:
         OK + b"Content-Length: 4\r\n\r\nabc",
         OK + b"Content-Length: 101\r\n\r\n" + bytes(101),
         OK + b"\r\n" + bytes(101),
+        OK + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: gzip\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
@@ -82,9 +88,6 @@ def test_what_is_no_whole_answer_is_refused(said: bytes) -> None:
         read(said)
 
 
-@pytest.mark.parametrize("until", [read_head, lambda incoming: incoming.exactly(1)], ids=["head", "body"])
-def test_an_end_without_a_word_is_a_broken_connection(until: Callable[[Incoming], object]) -> None:
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    with ours, pytest.raises(ConnectionResetError):
-        until(Incoming(ours, 60, 0))
+def test_an_end_without_a_word_is_a_broken_connection() -> None:
+    with pytest.raises(ConnectionResetError):
+        read(b"")
