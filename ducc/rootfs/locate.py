@@ -7,7 +7,7 @@ docs/layout.md), and that is checked: a layer that is called by another one's ch
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,22 +137,21 @@ class MountedRepository:
 
 def _can_be_listed(top: int, path: bytes) -> bool:
     """Is there a directory? Its first entry is read, as whoever mounts it would."""
-    try:
-        directory = open_directory_beneath(top, path[1:])
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return False
-        raise
-    try:
+
+    def list_it(directory: int) -> None:
         with os.scandir(directory) as entries:
             next(entries, None)
-    finally:
-        os.close(directory)
-    return True
+
+    return _is_there(top, path, list_it)
 
 
 def _is_answered_for(top: int, path: bytes) -> bool:
     """Is there a directory, and somebody who answers for it? That costs a tenth of listing it."""
+    return _is_there(top, path, os.fstatvfs)  # the kernel remembers names and attributes, but not this
+
+
+def _is_there(top: int, path: bytes, ask: Callable[[int], object]) -> bool:
+    """Is there a directory? *ask* is given its descriptor, and may raise `OSError`."""
     try:
         directory = open_directory_beneath(top, path[1:])
     except OSError as error:
@@ -160,7 +159,7 @@ def _is_answered_for(top: int, path: bytes) -> bool:
             return False
         raise
     try:
-        os.fstatvfs(directory)  # the kernel remembers names and attributes, but not this
+        ask(directory)
     finally:
         os.close(directory)
     return True
