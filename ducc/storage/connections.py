@@ -20,7 +20,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ducc import USER_AGENT
-from ducc.storage.http1 import Incoming, Reply, read_answer
+from ducc.storage.http1 import Answer, Incoming, read_answer
 
 _LOOK_SECONDS = 0.25  # how exactly deadlines are kept
 _MOST_KEPT = 8  # connections of one thread
@@ -46,14 +46,6 @@ class Patience(NamedTuple):
     wait_seconds: float
     deadline: float
     slowest_bytes_per_second: float = 0
-
-
-class Answer(NamedTuple):
-    """What a server said, whole. Names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Connections:
@@ -94,8 +86,8 @@ class Connections:
             line = _connected(connection, patience)
             self._watch.begin(line, patience.deadline)
             try:
-                reply = self._exchange(line, question, limit, patience)
-                keeps = reply.keeps
+                answer = self._exchange(line, question, limit, patience)
+                keeps = answer.keeps
             finally:
                 self._watch.end(line)
         except TimeoutError as error:
@@ -106,9 +98,9 @@ class Connections:
         finally:
             if not keeps:
                 connection.close()
-        return Answer(reply.status, reply.headers, reply.body)
+        return answer
 
-    def _exchange(self, line: socket.socket, question: bytes, limit: int, patience: Patience) -> Reply:
+    def _exchange(self, line: socket.socket, question: bytes, limit: int, patience: Patience) -> Answer:
         line.sendall(question)
         incoming = Incoming(line, patience.wait_seconds, patience.slowest_bytes_per_second)
         return read_answer(

@@ -20,8 +20,8 @@ class NotHttp(ValueError):
     """What arrives is no answer, or not all of one."""
 
 
-class Reply(NamedTuple):
-    """A whole answer. Names of *headers* are in lower case; *keeps*: may the line be used again?"""
+class Answer(NamedTuple):
+    """What a server said, whole. Names of *headers* are in lower case; *keeps*: may the line be used again?"""
 
     status: int
     headers: dict[str, str]
@@ -54,19 +54,19 @@ class Incoming:
         return part
 
 
-def read_answer(incoming: Incoming, limit: int, announced: Callable[[int], None]) -> Reply:
+def read_answer(incoming: Incoming, limit: int, announced: Callable[[int], None]) -> Answer:
     """The answer, if its body has no more than *limit* bytes; how many it will have is *announced*, if the head tells.
 
     Raises `NotHttp`, and what `Incoming.more` raises. What a server says before the answer itself (1xx) is passed over.
     """
-    answer = _Answer(limit, announced)
-    while not answer.is_whole:
+    arriving = _Arriving(limit, announced)
+    while not arriving.is_whole:
         part = incoming.more()
-        answer.take(part) if part else answer.end()
-    return answer.reply()
+        arriving.take(part) if part else arriving.end()
+    return arriving.answer()
 
 
-class _Answer:
+class _Arriving:
     """As much of an answer as has arrived. The methods whose names begin with `on_` are called by the parser."""
 
     def __init__(self, limit: int, announced: Callable[[int], None]) -> None:
@@ -100,8 +100,8 @@ class _Answer:
             raise NotHttp("cut off")
         self.is_whole = True
 
-    def reply(self) -> Reply:
-        return Reply(self._status, self._headers, b"".join(self._body), self._keeps)
+    def answer(self) -> Answer:
+        return Answer(self._status, self._headers, b"".join(self._body), self._keeps)
 
     def on_message_begin(self) -> None:
         if self.is_whole:

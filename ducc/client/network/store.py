@@ -27,7 +27,8 @@ from ducc.client.network.settings import DIRECT, NetworkSettings
 from ducc.cvmfs.objectname import ObjectName
 from ducc.errors import DuccError
 from ducc.storage.base import REFLOG, ObjectMissing, StoreUnavailable
-from ducc.storage.connections import Answer, Connections, NoAnswer, Patience
+from ducc.storage.connections import Connections, NoAnswer, Patience
+from ducc.storage.http1 import Answer
 from ducc.urls import redacted
 
 log = logging.getLogger(__name__)

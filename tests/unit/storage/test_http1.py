@@ -2,12 +2,12 @@ import socket
 
 import pytest
 
-from ducc.storage.http1 import Incoming, NotHttp, Reply, read_answer
+from ducc.storage.http1 import Answer, Incoming, NotHttp, read_answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def read(said: bytes, limit: int = 100) -> tuple[Reply, list[int]]:
+def read(said: bytes, limit: int = 100) -> tuple[Answer, list[int]]:
     """What a server *said* before it hung up, and the sizes that were announced."""
     ours, theirs = socket.socketpair()
     announced: list[int] = []
