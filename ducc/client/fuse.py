@@ -88,10 +88,19 @@ class _File:
 
 
 class Mounted:
-    """Answers for one mounted repository. Every method may be called by any thread."""
+    """Answers for one mounted repository. Every method may be called by any thread.
+
+    Not *with_xattrs*: nothing has an extended attribute, which the kernel is told once and for the whole mount.
+    """
 
     def __init__(
-        self, repository: Repository, cache: Cache, view: View | None = None, magic: Magic | None = None
+        self,
+        repository: Repository,
+        cache: Cache,
+        view: View | None = None,
+        magic: Magic | None = None,
+        *,
+        with_xattrs: bool = True,
     ) -> None:
         self._view, self._magic = view or View(), magic
         self._repository, self._tree, self._cache = repository, repository.tree, cache
@@ -106,9 +115,9 @@ class Mounted:
             Op.READDIR: self._readdir,
             Op.READDIRPLUS: self._readdir,
             Op.STATFS: self._statfs,
-            Op.GETXATTR: self._getxattr,
-            Op.LISTXATTR: self._listxattr,
         }
+        if with_xattrs:
+            self._answers |= {Op.GETXATTR: self._getxattr, Op.LISTXATTR: self._listxattr}
 
     def answer(self, request: Request, patience: Patience) -> Answers:
         """Raises `MustWait` if *patience* is not enough, else nothing but `Refused`."""
