@@ -48,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", type=Path, help="where to keep what was read")
     parser.add_argument("--cache-limit", metavar="GIB", type=float, help="its largest size (4, or the configuration's)")
+    parser.add_argument(
+        "--no-xattrs", action="store_true",
+        help="nothing has extended attributes: a second mount, for the plugins of container engines",
+    )  # fmt: skip
     parser.add_argument("--foreground", action="store_true", help="stay, and log to the terminal")
     # How a process that is to succeed another one is started; see `ducc.client.renewal`.
     parser.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
@@ -105,7 +109,9 @@ def _mount_all(arguments: argparse.Namespace) -> int:
     from ducc.client.background import Start, in_background
 
     if arguments.fqrn or arguments.url or arguments.storage or arguments.public_key:
-        raise BadInput("--all mounts what the configuration says: wanted besides are --etc, --cache and --idle only")
+        raise BadInput(
+            "--all mounts what the configuration says: wanted besides are --etc, --cache, --idle and --no-xattrs only"
+        )
     if os.geteuid() != 0:
         raise BadInput("--all needs root: only root may use the kernel's automounter")
     directory = Path(os.path.realpath(arguments.all))
@@ -140,6 +146,8 @@ def _again(arguments: argparse.Namespace, fqrn: str, directory: Path) -> list[st
             words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     if arguments.cache:
         words += ["--cache", str(arguments.cache.absolute())]
+    if arguments.no_xattrs:
+        words.append("--no-xattrs")
     return [*words, "--etc", str(arguments.etc.absolute()), *(f"--public-key={file}" for file in _keys(arguments))]
 
 
@@ -179,6 +187,8 @@ def _mount(
     """What the mounting process is to do; everything heavy is imported there, after the fork."""
 
     def work(start: "Start") -> None:
+        from dataclasses import replace
+
         from ducc import logs
         from ducc.client.daemon import run_mount
         from ducc.client.opening import MountSettings
@@ -191,6 +201,7 @@ def _mount(
         else:
             limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
             settings = MountSettings(fqrn, directory, _store(arguments, fqrn), read.master_keys(), cache, limit)
+        settings = replace(settings, with_xattrs=not arguments.no_xattrs)
         if not arguments.trial:
             run_mount(settings, start, Renewal(start, trial, lambda: _Read.now(arguments) != read))
 

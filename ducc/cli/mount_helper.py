@@ -3,9 +3,10 @@
     repo.example.org  /cvmfs/repo.example.org  ducc  defaults,_netdev  0 0
     none              /cvmfs                   ducc  all,_netdev       0 0
 
-Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`; `all` for
-whatever is configured, when it is touched, and with it `idle=SECONDS`. Others are mount's own and change nothing: it
-passes `rw` where nobody asked for it, and a repository is read-only, without set-uid programs and devices, in any case.
+Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`,
+`no_xattrs`; `all` for whatever is configured, when it is touched, and with it `idle=SECONDS`. Others are mount's own
+and change nothing: it passes `rw` where nobody asked for it, and a repository is read-only, without set-uid programs
+and devices, in any case.
 """
 
 import sys
@@ -15,6 +16,7 @@ from ducc.cli import main as ducc
 from ducc.errors import BadInput
 
 _OURS = ("etc", "url", "storage", "public_key", "cache", "cache_limit", "config", "idle")
+_OURS_WITHOUT_VALUE = ("no_xattrs",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +52,8 @@ def translated(words: Sequence[str]) -> Iterator[str]:
         name, _, value = option.partition("=")
         if name in _OURS and value:
             yield f"--{name.replace('_', '-')}={value}"
+        elif option in _OURS_WITHOUT_VALUE:
+            yield f"--{name.replace('_', '-')}"
         elif name == "remount":
             raise BadInput("nothing about a mount can be changed: unmount and mount it")
     yield from places

@@ -88,7 +88,7 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
             )
             magic = Magic(settings, repository, head)
             logging.getLogger("ducc").addHandler(magic.log)
-            mounted = Mounted(repository, cache, settings.view, magic)
+            mounted = Mounted(repository, cache, settings.view, magic, with_xattrs=settings.with_xattrs)
             connection = Connection(line, mounted, start.alive)
             renewal.by(connection.end)
             if line == start.line:

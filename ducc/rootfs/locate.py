@@ -5,9 +5,8 @@ that can be seen is complete. Which of a layer's directories is right depends on
 docs/layout.md), and that is checked: a layer that is called by another one's chain id is not given.
 """
 
-import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,9 @@ from ducc.errors import DuccError
 from ducc.image.chain import chain_id, chain_ids
 from ducc.image.digest import Digest, MalformedDigest
 from ducc.image.strictjson import Fields, MalformedDocument, read_json
-from ducc.rootfs.mounts import open_beneath, open_directory_beneath
+from ducc.rootfs.mounts import NOT_THERE, can_be_listed, is_answered_for, open_beneath
+from ducc.rootfs.second_mount import SecondMount, has_no_xattrs
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _LONGEST_DIGEST = 100  # bytes
 _LONGEST_DESCRIPTION = 1 << 16  # bytes
 
@@ -54,34 +53,39 @@ def stacked(digests: Sequence[Digest], diff_ids: Sequence[Digest]) -> list[Stack
 
 @dataclass(frozen=True, slots=True)
 class MountedRepository:
-    """A repository by its name, and where this machine shows it."""
+    """A repository by its name, and where this machine shows it; trees without attributes also on *second*."""
 
     fqrn: str
     mountpoint: Path
+    second: SecondMount | None = None
     _found: dict[StackedLayer, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _has_no_xattrs: dict[bytes, bool] = field(default_factory=dict, compare=False, repr=False)  # by path
 
     def layer(self, wanted: StackedLayer) -> Path:
         """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`.
 
         What was right once is so for ever, since digests name it, and what was listed once is complete; then it is only
-        asked for.
+        asked for, where it is given from.
         """
+        path = self._found.get(wanted)
+        if path is not None and (directory := self._on_second(path)) is not None:
+            return directory
         with self._opened() as top:
-            path = self._found.get(wanted)
-            if path is None or not _is_answered_for(top, path):
-                path = self._found[wanted] = self._right_directory(top, wanted)
-            return self._below(path)
+            if path is not None and is_answered_for(top, path):
+                return self._below(path)
+            path = self._found[wanted] = self._right_directory(top, wanted)
+            return self._given(top, path)
 
     def _right_directory(self, top: int, wanted: StackedLayer) -> bytes:
         digest = wanted.digest
-        if _can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
+        if can_be_listed(top, own := layout.stacked_layer(digest, wanted.stack)):
             return own
         diff_id = _diff_id_if_it_fits_anywhere(top, digest)
         if diff_id is None:
             raise LayerAbsent(f"{self.fqrn} has no layer {digest} that fits on what is below it")
         if chain_id(wanted.below, diff_id) != wanted.stack:
             raise LayerAbsent(f"{self.fqrn}: layer {digest} does not make {wanted.stack} of what is below it")
-        if not _can_be_listed(top, plain := layout.layer_tree(digest)):
+        if not can_be_listed(top, plain := layout.layer_tree(digest)):
             raise LayerAbsent(f"{self.fqrn} does not have layer {digest}")
         return plain
 
@@ -92,8 +96,11 @@ class MountedRepository:
         """
         with self._opened() as top:
             for place, stack in enumerate(stacks):
-                if _can_be_listed(top, path := layout.whole_stack(stack.digest, stack.stack)):
-                    return place, self._below(path)
+                path = layout.whole_stack(stack.digest, stack.stack)
+                if (directory := self._on_second(path)) is not None:
+                    return place, directory
+                if can_be_listed(top, path):
+                    return place, self._given(top, path)
             raise LayerAbsent(f"{self.fqrn} does not have all of {stacks[0].stack} in one directory")
 
     def diff_id(self, digest: Digest) -> Digest:
@@ -106,6 +113,16 @@ class MountedRepository:
                 return _described_diff_id(description)
             except (MalformedDocument, MalformedDigest) as error:
                 raise LayerAbsent(f"{self.fqrn}: layer {digest} can't be used: {error}") from error
+
+    def _given(self, top: int, path: bytes) -> Path:
+        """Where the directory, which can be listed below *top*, is best read."""
+        if self.second is not None and path not in self._has_no_xattrs:
+            self._has_no_xattrs[path] = has_no_xattrs(top, path)
+        return self._on_second(path) or self._below(path)
+
+    def _on_second(self, path: bytes) -> Path | None:
+        """The directory on the second mount, if it is known to be the same there, and there now."""
+        return self.second.directory(path) if self.second is not None and self._has_no_xattrs.get(path) else None
 
     def _below(self, path: bytes) -> Path:
         return self.mountpoint / os.fsdecode(path[1:])
@@ -127,42 +144,12 @@ class MountedRepository:
             raise
 
     def _failure(self, error: OSError) -> RepositoryUnavailable:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             return self._not_mounted()
         return RepositoryUnavailable(f"{self.fqrn} at {self.mountpoint}: {error.strerror}")
 
     def _not_mounted(self) -> RepositoryUnavailable:
         return RepositoryUnavailable(f"{self.fqrn} is not mounted at {self.mountpoint}")
-
-
-def _can_be_listed(top: int, path: bytes) -> bool:
-    """Is there a directory? Its first entry is read, as whoever mounts it would."""
-
-    def list_it(directory: int) -> None:
-        with os.scandir(directory) as entries:
-            next(entries, None)
-
-    return _is_there(top, path, list_it)
-
-
-def _is_answered_for(top: int, path: bytes) -> bool:
-    """Is there a directory, and somebody who answers for it? That costs a tenth of listing it."""
-    return _is_there(top, path, os.fstatvfs)  # the kernel remembers names and attributes, but not this
-
-
-def _is_there(top: int, path: bytes, ask: Callable[[int], object]) -> bool:
-    """Is there a directory? *ask* is given its descriptor, and may raise `OSError`."""
-    try:
-        directory = open_directory_beneath(top, path[1:])
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return False
-        raise
-    try:
-        ask(directory)
-    finally:
-        os.close(directory)
-    return True
 
 
 def _diff_id_if_it_fits_anywhere(top: int, digest: Digest) -> Digest | None:
@@ -187,7 +174,7 @@ def _read(top: int, path: bytes, most: int) -> bytes | None:
     try:
         file = open_beneath(top, path[1:], os.O_RDONLY)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             return None
         raise
     try:

@@ -1,10 +1,13 @@
 """The kernel's side: a directory below another one that no link leads away from, and the table of mounts."""
 
 import ctypes
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 _OPENAT2 = 437  # the same on every architecture
 _NO_MAGIC_LINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
@@ -44,6 +47,36 @@ def _open(top: int, path: bytes, flags: int, resolve: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), os.fsdecode(path))
     return int(opened)
+
+
+def can_be_listed(top: int, path: bytes) -> bool:
+    """Is there a directory at *path* (absolute) below *top*? Its first entry is read, as whoever mounts it would."""
+
+    def list_it(directory: int) -> None:
+        with os.scandir(directory) as entries:
+            next(entries, None)
+
+    return _is_there(top, path, list_it)
+
+
+def is_answered_for(top: int, path: bytes) -> bool:
+    """Is there a directory, and somebody who answers for it? That costs a tenth of listing it."""
+    return _is_there(top, path, os.fstatvfs)  # the kernel remembers names and attributes, but not this
+
+
+def _is_there(top: int, path: bytes, ask: Callable[[int], object]) -> bool:
+    """Is there a directory? *ask* is given its descriptor, and may raise `OSError`."""
+    try:
+        directory = open_directory_beneath(top, path[1:])
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return False
+        raise
+    try:
+        ask(directory)
+    finally:
+        os.close(directory)
+    return True
 
 
 class MountEntry(NamedTuple):

@@ -7,6 +7,8 @@ absolute-mountpoint = "/cvmfs/unpacked.cern.ch"
 name = "unpacked.cern.ch"
 mountpoint = "/cvmfs/unpacked.cern.ch"
 
+mountpoint-without-xattrs = "…"                  of either, if it is mounted a second time by `ducc mount --no-xattrs`
+
 Each function takes its settings out of the values that were read; what is left at the end is no setting.
 """
 
@@ -19,11 +21,13 @@ from typing import Any, TypeVar
 from ducc.errors import BadInput
 from ducc.rootfs.locate import MountedRepository
 from ducc.rootfs.overlay import require_mountable
+from ducc.rootfs.second_mount import SecondMount
 
 LOG_LEVELS = {"error": 0, "warning": 0, "warn": 0, "info": 1, "debug": 2, "trace": 2}
 
 _NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _LONGEST_DEADLINE = 600  # seconds
+_SECOND = "mountpoint-without-xattrs"
 _LONGEST_ADDRESS = 100  # bytes; the kernel takes 107, and some put a second socket beside it
 
 Settings = TypeVar("Settings")
@@ -63,22 +67,25 @@ def repositories(values: dict[str, Any]) -> tuple[MountedRepository, ...]:
             raise BadInput("repository: either this or [[repositories]], not both")
         name = text(values, "repository", "unpacked.cern.ch")
         several = [{"name": name, "mountpoint": text(values, "absolute-mountpoint", f"/cvmfs/{name}")}]
+        several[0] |= {_SECOND: values.pop(_SECOND)} if _SECOND in values else {}
     if not several:
         raise BadInput("whose layers? wanted: repository, or [[repositories]] with name and mountpoint")
     found = tuple(map(_repository, several))
-    if len({repository.mountpoint for repository in found}) < len(found):
+    places = [place for one in found for place in (one.mountpoint, one.second and one.second.mountpoint) if place]
+    if len(set(places)) < len(places):
         raise BadInput("repositories: two have the same mountpoint")
     return found
 
 
 def _repository(value: Any) -> MountedRepository:
-    if not isinstance(value, dict) or not set(value) <= {"name", "mountpoint"} or "name" not in value:
-        raise BadInput("repositories: wanted of each name and mountpoint, and nothing else")
+    if not isinstance(value, dict) or not set(value) <= {"name", "mountpoint", _SECOND} or "name" not in value:
+        raise BadInput(f"repositories: wanted of each name, mountpoint and {_SECOND}, and nothing else")
     name = text(dict(value), "name", "")
     if not _NAME.fullmatch(name):
         raise BadInput(f"repository {name[:100]!a}: that is no name of a repository")
-    mountpoint = text(dict(value), "mountpoint", f"/cvmfs/{name}")
-    return MountedRepository(name, require_mountable(Path(mountpoint)))
+    mountpoint = require_mountable(Path(text(dict(value), "mountpoint", f"/cvmfs/{name}")))
+    second = text(dict(value), _SECOND, "")
+    return MountedRepository(name, mountpoint, SecondMount(name, require_mountable(Path(second))) if second else None)
 
 
 def address(values: dict[str, Any], default: Path) -> Path:
