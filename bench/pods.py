@@ -1,6 +1,7 @@
 """P6 and P13 as Kubernetes sees them: from `PullImage` to a program's first words, ours against overlayfs, in one run.
 
-Both take the image from one registry on loopback and do what a kubelet does; the pod's sandbox is there before. "Cold":
+Both take the image from one registry on loopback and do what a kubelet does; the pod's sandbox is there before. The
+node has the repository mounted twice, as its installation says: the second time without extended attributes. "Cold":
 containerd knows nothing of the image, the client's cache is empty, and the kernel has no page of either. "Warm": the
 image is there, and a container of it has run.
 """
@@ -101,8 +102,8 @@ class Pods:
         """A machine that has seen nothing yet."""
         with ExitStack() as opened:
             place = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=self._stage.scratch, prefix="p")))
-            root = opened.enter_context(made.mounted(url))
-            program = opened.enter_context(running_snapshotter(place / "s", (made.fqrn, root)))
+            mounts = opened.enter_context(made.mounted_twice(url))
+            program = opened.enter_context(running_snapshotter(place / "s", (made.fqrn, *mounts)))
             yield opened.enter_context(running_containerd(place / "c", program.address, self._pause, snapshotter))
 
     def _served_bytes(self) -> int:

@@ -99,7 +99,7 @@ class Program(PluginProgram):
     """One installation in *directory*: settings, state, socket, log. It can be started and killed again and again."""
 
     directory: Path
-    repositories: Sequence[tuple[str, Path]]
+    repositories: Sequence[tuple[str, *tuple[Path, ...]]]
     settings: str = ""
 
     @property
@@ -117,7 +117,7 @@ class Program(PluginProgram):
     def start(self) -> None:
         self.directory.mkdir(exist_ok=True)
         config = self.directory / "config.toml"
-        tables = [f'[[repositories]]\nname = "{name}"\nmountpoint = "{place}"\n' for name, place in self.repositories]
+        tables = ["\n".join(_table(name, *places)) for name, *places in self.repositories]
         places = f'root = "{self.root}"\naddress = "{self.address}"\n'
         config.write_text(places + self.settings + "".join(tables))
         sandbox = ("--bounding-set", CAPABILITIES)
@@ -136,9 +136,17 @@ class Program(PluginProgram):
             return probe.connect_ex(str(self.address)) == 0
 
 
+def _table(name: str, mountpoint: Path, *second: Path) -> Iterator[str]:
+    yield from ("[[repositories]]", f'name = "{name}"', f'mountpoint = "{mountpoint}"')
+    yield from (f'mountpoint-without-xattrs = "{place}"' for place in second)
+    yield ""
+
+
 @contextmanager
-def running_snapshotter(directory: Path, *repositories: tuple[str, Path], settings: str = "") -> Iterator[Program]:
-    """Run with *repositories* (name, mountpoint) until the block ends."""
+def running_snapshotter(
+    directory: Path, *repositories: tuple[str, *tuple[Path, ...]], settings: str = ""
+) -> Iterator[Program]:
+    """Run with *repositories* (name, mountpoint, and a second one without attributes or none) until the block ends."""
     program = Program(directory, repositories, settings)
     program.start()
     try:

@@ -150,11 +150,22 @@ class Published:
     @contextmanager
     def mounted(self, url: str) -> Iterator[Path]:
         """`ducc mount` with a new cache: where everything is seen, until the block ends."""
-        number = next(self._numbers)
-        mountpoint, cache = self.directory / f"mount-{number}", self.directory / f"cache-{number}"
+        with self.mounted_from(self.directory / f"cache-{next(self._numbers)}", url) as mountpoint:
+            yield mountpoint
+
+    @contextmanager
+    def mounted_twice(self, url: str) -> Iterator[tuple[Path, Path]]:
+        """The same, and a second mount without extended attributes, with one new cache."""
+        cache = self.directory / f"cache-{next(self._numbers)}"
+        with self.mounted_from(cache, url) as first, self.mounted_from(cache, url, "--no-xattrs") as second:
+            yield first, second
+
+    @contextmanager
+    def mounted_from(self, cache: Path, url: str, *options: str) -> Iterator[Path]:
+        mountpoint = self.directory / f"mount-{next(self._numbers)}"
         mountpoint.mkdir()
         client = ["--url", url, "--public-key", self.public_key, "--cache", cache]
-        self.ducc("mount", self.fqrn, mountpoint, *client)
+        self.ducc("mount", self.fqrn, mountpoint, *client, *options)
         try:
             yield mountpoint
         finally:
