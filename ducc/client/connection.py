@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from ducc.client import wire
 from ducc.client.mountpoint import MountFailed
+from ducc.client.pace import Pace
 from ducc.client.wire import NO_ROOM, Op, Request
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,9 @@ class Answerer(Protocol):
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
         """The parts of the answer, perhaps in the request's room. Raises `MustWait` and `Refused`, nothing else."""
+
+    def ahead(self, request: Request) -> Sequence[Buffer]:
+        """A notice of what will be asked next, to be taken before the answer; empty: none. Raises nothing."""
 
     def rest(self) -> Callable[[], None] | None:
         """What this thread has left to do once its answer has been sent; None: nothing."""
@@ -137,6 +141,7 @@ class Connection:
         self._term = 0  # grows with each leader
         self._is_away = False  # the leader
         self._leaders = self._standing_by = 0
+        self._pace = Pace()  # the leader's
         self._left = Event()  # nobody leads, nor will
         self._failure: BaseException | None = None
 
@@ -188,6 +193,7 @@ class Connection:
                 request = self._next(asked)
                 if request is not None:
                     self._take(request)
+                    self._pace.answered(request.operation)
                 self._beat()
         except BaseException as error:  # noqa: BLE001 - for whoever waits for the end
             self._failure = error
@@ -199,9 +205,11 @@ class Connection:
     def _next(self, asked: select.poll) -> Request | None:
         """A request; None if there is none yet, or will be none any more."""
         try:
-            size = os.readv(self._descriptor, [self._buffer])
+            size = self._read_soon() if self._pace.is_soon() else self._read()
         except BlockingIOError:
+            began = time.monotonic_ns()
             asked.poll(_BEAT_SECONDS * 1000)
+            self._pace.learn(time.monotonic_ns() - began < 2 * Pace.SOON_NS)  # waking up takes its time, too
             return None
         except OSError as error:
             if error.errno not in (errno.EINTR, errno.ENOENT, errno.ENODEV):  # ENOENT: taken back at the last moment
@@ -210,6 +218,20 @@ class Connection:
             return None
         self._ending = size == 0 or self._ending
         return wire.request(self._buffer, size, self._room) if size else None
+
+    def _read(self) -> int:
+        return os.readv(self._descriptor, [self._buffer])
+
+    def _read_soon(self) -> int:
+        """The same, awake for a moment; raises `BlockingIOError` only after that."""
+        until = time.monotonic_ns() + Pace.SOON_NS
+        while time.monotonic_ns() < until:
+            with suppress(BlockingIOError):
+                size = self._read()
+                self._pace.learn(True)
+                return size
+            os.sched_yield()
+        return self._read()
 
     def _go_away(self) -> bool:
         """Let another one lead as soon as there is a request, while this one waits; False if there can be no other."""
@@ -254,13 +276,13 @@ class Connection:
         with suppress(OSError):  # kernels before 6.9: whoever waits, waits until killed
             os.write(self._descriptor, wire.send_again())
 
-    def notify(self, notice: bytes) -> bool:
+    def notify(self, *notice: Buffer) -> bool:
         """Tell the kernel something; False if it knows nothing of what is spoken of.
 
-        Blocks while a name is being looked up, so it must not be called by the thread that answers.
+        Blocks while a name is being looked up, so it must not be called by the thread that leads.
         """
         try:
-            os.write(self._descriptor, notice)
+            os.writev(self._descriptor, notice)
         except OSError:
             return False
         return True
@@ -295,6 +317,8 @@ class Connection:
             self._send(wire.answer(request.unique, len(body)), body)
 
     def _answer(self, request: Request) -> None:
+        if notice := self._answerer.ahead(request):
+            self._tell(notice)
         try:
             outcome = self._outcome(request, Patience.NOTHING)
         except MustWait as more:
@@ -303,6 +327,13 @@ class Connection:
             self._wait_or_go_away(request._replace(room=NO_ROOM), more)  # the room is for the next one
         else:
             self._send(*outcome)
+
+    def _tell(self, notice: Sequence[Buffer]) -> None:
+        """Tell the kernel something before who has asked goes on; if others ask meanwhile, another thread leads."""
+        term = self._term
+        if self._go_away():  # what somebody is just reading is locked until he is answered
+            self.notify(*notice)
+            self._come_back(term)
 
     def _outcome(self, request: Request, patience: Patience) -> list[Buffer]:
         """All parts of an answer, its head first. Raises `MustWait`."""

@@ -10,6 +10,7 @@ anew by a thread that may, of the revision that is then shown.
 import errno
 import logging
 import os
+import termios
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ _BLOCK = 4096
 _SPECIAL = int(Flags.SPECIAL)
 _MOST_FILES = 512  # that are kept at hand since they were read last
 _MOST_IN_MEMORY = 16  # pieces that are at hand and not in the cache
+_MOST_TOLD_BYTES = 1 << 17  # of a file that somebody begins to read
+_MOST_TOLD = 20_000  # such files that are remembered
 _PIECES_HELD = 2
 _PIECES_AHEAD = 2
 _SMALLEST_LISTED = 160  # bytes that an entry of a listing takes at least
@@ -107,6 +110,7 @@ class Mounted:
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._in_memory: OrderedDict[tuple[_File, int], None] = OrderedDict()
         self._files_lock = Lock()
+        self._told: set[int] = set()  # files whose content the kernel has without having asked for it
         self._answers: dict[int, Callable[[Request, Patience], Answers]] = {
             Op.LOOKUP: self._lookup,
             Op.GETATTR: self._getattr,
@@ -131,6 +135,20 @@ class Mounted:
         except Exception as error:  # noqa: BLE001 - anything else would end the mount
             raise self.refusal(request, error) from None
 
+    def ahead(self, request: Request) -> Answers:
+        """The content of a small file that somebody begins to read, if it is here; else nothing.
+
+        Python asks of each file that it is going to read whether it is a terminal.
+        """
+        if request.operation != Op.IOCTL:
+            return []
+        try:
+            return self._small_content(request.inode) if wire.ioctl_in(request.body) == termios.TCGETS else []
+        except (MustWait, Refused):
+            return []
+        except Exception:  # noqa: BLE001 - anything else would end the mount; who reads is told what is wrong
+            return []
+
     def rest(self) -> Callable[[], None] | None:
         """What has to be kept of what this thread has fetched to answer."""
         return self._repository.fetcher.rest()
@@ -143,6 +161,7 @@ class Mounted:
         return Refused(number)
 
     def forgotten(self, inodes: Sequence[int]) -> None:
+        self._told.difference_update(inodes)
         self._repository.forgotten(inodes)
 
     # --- names and attributes ---------------------------------------------------------------
@@ -238,7 +257,7 @@ class Mounted:
 
     def _read(self, request: Request, patience: Patience) -> Answers:
         offset, size = wire.read_in(request.body)
-        file = self._file(request, patience)
+        file = self._file(request.inode, patience)
         room = request.room
         parts: list[Buffer] = []
         wanted = file.parts(offset, size)
@@ -249,6 +268,19 @@ class Mounted:
             room = room[length:]
         return parts
 
+    def _small_content(self, inode: int) -> Answers:
+        """What tells the kernel all of a small file; nothing if it has read or been told that. Raises `MustWait` …"""
+        if inode in self._told or inode in self._files:
+            return []
+        file = self._file(inode, Patience.NOTHING)
+        if not 0 < file.size <= _MOST_TOLD_BYTES or len(file.pieces) > 1:
+            return []
+        content = self._part(file, 0, 0, file.size, Patience.NOTHING, wire.NO_ROOM)
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        self._told.add(inode)
+        return [wire.store(inode, file.size), content]
+
     def _are_here(self, file: _File, parts: Sequence[tuple[int, int, int]]) -> bool:
         """Does this machine have all the pieces? What is missing is on its way then."""
         missing = [one for one in (file.pieces[index] for index, *_ in parts) if not self._cache.has(one.name.digest)]
@@ -256,18 +288,18 @@ class Mounted:
             self._repository.fetcher.fetch(one)
         return not missing
 
-    def _file(self, request: Request, patience: Patience) -> _File:
+    def _file(self, inode: int, patience: Patience) -> _File:
         with self._files_lock:
-            file = self._files.get(request.inode)
+            file = self._files.get(inode)
             if file is not None:
-                self._files.move_to_end(request.inode)
+                self._files.move_to_end(inode)
                 return file
-        node = self._node(request, patience)
+        node = self._ask(patience, self._tree.node, inode)
         if not node.row.entry.is_regular:
             raise Refused(errno.EINVAL)
         file = _File(node)
         with self._files_lock:
-            self._files[request.inode] = file
+            self._files[inode] = file
             if len(self._files) > _MOST_FILES:
                 self._files.popitem(last=False)
         return file

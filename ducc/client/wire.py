@@ -25,6 +25,7 @@ class Op(IntEnum):
     READDIR = 28
     INTERRUPT = 36
     DESTROY = 38
+    IOCTL = 39
     BATCH_FORGET = 42
     READDIRPLUS = 44
 
@@ -92,10 +93,12 @@ _ATTRIBUTES_HEAD = struct.Struct("=QII")
 _ENTRY_WITH_ATTRIBUTES = struct.Struct("=QQQQIIQQQqqqIIIIIIIIII")
 _NAME_HEAD = struct.Struct("=QQII")
 _READ = struct.Struct("=QQI")
+_IOCTL = struct.Struct("=QIIQII")
 _STATFS = struct.Struct("=QQQQQIIII24x")
 _PAIR = struct.Struct("=II")
 _NUMBER = struct.Struct("=Q")
 _FORGET_ONE = struct.Struct("=QQ")
+_STORE = struct.Struct("=QQII")
 _INVALIDATE_INODE = struct.Struct("=Qqq")
 _INVALIDATE_ENTRY = struct.Struct("=QII")
 
@@ -103,7 +106,7 @@ SMALLEST_BUFFER = 8192
 REQUEST_BYTES = _REQUEST.size
 ANSWER_BYTES = _ANSWER.size
 PAGE = 4096
-_NOTICE_INODE, _NOTICE_ENTRY, _NOTICE_RESEND = 2, 3, 7
+_NOTICE_INODE, _NOTICE_ENTRY, _NOTICE_STORE, _NOTICE_RESEND = 2, 3, 4, 7
 
 
 def request(buffer: bytearray, size: int, room: memoryview = NO_ROOM) -> Request:
@@ -145,6 +148,11 @@ def read_in(body: bytes) -> tuple[int, int]:
 def getxattr_in(body: bytes) -> tuple[int, bytes]:
     """How large the answer may be (0: tell how large it is), and the attribute's name, if one is asked for."""
     return _PAIR.unpack_from(body)[0], body[_PAIR.size : -1]
+
+
+def ioctl_in(body: bytes) -> int:
+    """What is asked of an open file."""
+    return int(_IOCTL.unpack_from(body)[2])
 
 
 def interrupt_in(body: bytes) -> int:
@@ -217,6 +225,12 @@ def forget_inode(inode: int, *, content: bool) -> bytes:
     """Forget its attributes; with *content* also what was read of it, which for a directory is its listing."""
     body = _INVALIDATE_INODE.pack(inode, 0 if content else -1, 0)
     return _ANSWER.pack(ANSWER_BYTES + len(body), _NOTICE_INODE, 0) + body
+
+
+def store(inode: int, size: int) -> bytes:
+    """The head of a notice: the next *size* bytes are how the content of the file begins."""
+    body = _STORE.pack(inode, 0, size, 0)
+    return _ANSWER.pack(ANSWER_BYTES + len(body) + size, _NOTICE_STORE, 0) + body
 
 
 def send_again() -> bytes:

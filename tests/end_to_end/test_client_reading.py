@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.test_client_survival import drop_caches
+from tests.end_to_end.test_client_survival import drop_caches, worker
 from tests.end_to_end.test_mount import Site, site
 from tests.needs import need_program
 
@@ -105,6 +106,54 @@ def test_who_reads_what_is_here_does_not_wait_for_those_who_wait_for_the_server(
         finally:
             site.server.send_signal(signal.SIGCONT)
         assert [one.result() for one in waiting] == [contents[name] for name in missing]
+
+
+OPENS = """import os, signal, sys
+path, worker = sys.argv[1], int(sys.argv[2])
+with open(path, "rb") as file:  # asks whether it is a terminal
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        sys.stdout.buffer.write(file.read())
+    finally:
+        os.kill(worker, signal.SIGCONT)
+"""
+
+
+def test_what_python_opens_is_there_before_it_is_read(site: Site) -> None:
+    """If this machine has it, and it is small: with the content it would wait for a process that was stopped."""
+    contents = {b"/%d" % size: os.urandom(size) for size in (1, 4095, 4096, 4097, 100_000, 1 << 17)}
+    site.publish({path: site.publisher.file(path[1:], content) for path, content in contents.items()})
+    site.mount()
+    for path, content in contents.items():
+        assert read(site, path[1:]) == content
+    site.ducc("umount", site.root)
+    site.mount()
+    for path, content in contents.items():
+        command = [sys.executable, "-c", OPENS, site.root / os.fsdecode(path[1:]), str(worker(site))]
+        assert subprocess.run(command, capture_output=True, check=True, timeout=120).stdout == content
+
+
+def test_a_file_that_many_open_and_read_at_once_is_whole_for_each(site: Site) -> None:
+    """Some read it while the kernel is being told the same."""
+    contents = {b"%d" % number: os.urandom(50_000) for number in range(40)}
+    site.publish({b"/" + name: site.publisher.file(name, data) for name, data in contents.items()})
+    for _ in range(3):
+        site.mount()
+        with ThreadPoolExecutor(16) as readers:
+            for name, content in contents.items():
+                asked = [readers.submit(read, site, name) for _ in range(8)]
+                asked += [readers.submit(read_plainly, site, name) for _ in range(8)]
+                assert {one.result(timeout=120) for one in asked} == {content}
+        site.ducc("umount", site.root)
+
+
+def read_plainly(site: Site, name: bytes) -> bytes:
+    """Without a question before the reading."""
+    descriptor = os.open(site.root / os.fsdecode(name), os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
+    finally:
+        os.close(descriptor)
 
 
 def read(site: Site, name: bytes) -> bytes:

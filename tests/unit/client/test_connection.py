@@ -14,6 +14,7 @@ import pytest
 
 from ducc.client import wire
 from ducc.client.connection import Buffer, Connection, MustWait, Patience, Refused
+from ducc.client.pace import Pace
 from ducc.client.wire import Op, Request
 
 HEAD = struct.Struct("=IIQQIIII")
@@ -29,6 +30,10 @@ class FileSystem:
         self.rooms: list[tuple[Patience, int]] = []
         self.dropped: list[int] = []
         self.afterwards: list[Callable[[], None]] = []
+        self.notices: list[bytes] = []
+
+    def ahead(self, request: Request) -> Sequence[Buffer]:
+        return [self.notices.pop(), b"!"] if self.notices else []
 
     def answer(self, request: Request, patience: Patience) -> Sequence[Buffer]:
         self.rooms.append((patience, len(request.room)))
@@ -166,6 +171,39 @@ def test_what_is_left_to_do_after_an_answer_holds_up_nobody(kernel: Kernel, file
     slow.set()
     kernel.ask(Op.READ, 3, EASY)
     assert kernel.hear() == (3, 0, b"answer to 1")
+
+
+def test_a_notice_is_taken_before_the_answer(kernel: Kernel, files: FileSystem) -> None:
+    files.notices.append(b"soon you will ask for this")
+    kernel.ask(Op.IOCTL, 1)
+    assert kernel.end.recv(100) == b"soon you will ask for this!"
+    assert kernel.hear() == (1, 0, b"answer to 1")
+
+
+def test_while_the_kernel_does_not_take_a_notice_others_are_answered(
+    kernel: Kernel, files: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not before who is reading the same content has been answered."""
+    answered = threading.Event()
+    monkeypatch.setattr(Connection, "notify", lambda self, *notice: answered.wait(60))
+    files.notices += [b"notice"] * 3
+    for unique in (1, 2, 3):
+        kernel.ask(Op.IOCTL, unique)
+    kernel.ask(Op.READ, 4, EASY)
+    assert kernel.hear() == (4, 0, b"answer to 1")
+    answered.set()
+    assert sorted(kernel.hear() for _ in range(3)) == [(unique, 0, b"answer to 1") for unique in (1, 2, 3)]
+
+
+def test_questions_are_heard_that_come_soon_and_those_that_do_not(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is known to be followed soon; in between the leader has gone to sleep."""
+    monkeypatch.setattr(Pace, "is_soon", lambda self: True)
+    for unique in range(1, 40):
+        kernel.ask(Op.READ, unique)
+        assert kernel.hear() == (unique, 0, b"answer to 1")
+        time.sleep(0.001 * (unique % 2))
 
 
 def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Kernel, files: FileSystem) -> None:
