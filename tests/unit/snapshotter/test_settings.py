@@ -6,6 +6,7 @@ import pytest
 
 from ducc.errors import BadInput
 from ducc.rootfs.locate import MountedRepository
+from ducc.rootfs.second_mount import SecondMount
 from snapshotter.settings import DEFAULT_ADDRESS, Settings, read_settings
 
 
@@ -21,6 +22,18 @@ def test_the_existing_file_is_read(tmp_path: Path) -> None:
     assert settings.address == DEFAULT_ADDRESS
     (only,) = read(tmp_path, 'repository = "a.example.org"').repositories
     assert only.mountpoint == Path("/cvmfs/a.example.org")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'repository = "a"\nmountpoint-without-xattrs = "/mnt/second"',
+        '[[repositories]]\nname = "a"\nmountpoint-without-xattrs = "/mnt/second"',
+    ],
+)
+def test_a_repository_may_be_mounted_a_second_time(text: str, tmp_path: Path) -> None:
+    (only,) = read(tmp_path, text).repositories
+    assert only == MountedRepository("a", Path("/cvmfs/a"), SecondMount("a", Path("/mnt/second")))
 
 
 def test_several_repositories_keep_their_order_and_options_win(tmp_path: Path) -> None:
@@ -54,6 +67,9 @@ def test_several_repositories_keep_their_order_and_options_win(tmp_path: Path) -
         'repository = "a"\naddress = "relative"', 'repository = "a"\naddress = "/' + "x" * 200 + '"',
         'repository = "a"\n[[repositories]]\nname = "b"',
         '[[repositories]]\nname = "a"\nmountpoint = "/x"\n[[repositories]]\nname = "b"\nmountpoint = "/x"',
+        'repository = "a"\nmountpoint-without-xattrs = "/cvmfs/a"', 'mountpoint-without-xattrs = "/x"',
+        'repository = "a"\nmountpoint-without-xattrs = "/x:y"', 'repository = "a"\nmountpoint-without-xattrs = 1',
+        'mountpoint-without-xattrs = "/y"\n[[repositories]]\nname = "a"\nmountpoint = "/x"',
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_that_names_the_file(text: str, tmp_path: Path) -> None:
