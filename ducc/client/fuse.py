@@ -110,6 +110,7 @@ class Mounted:
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._in_memory: OrderedDict[tuple[_File, int], None] = OrderedDict()
         self._files_lock = Lock()
+        self._latest: Node | None = None  # what was looked up last, since it is mostly read next
         self._told: set[int] = set()  # files whose content the kernel has without having asked for it
         self._answers: dict[int, Callable[[Request, Patience], Answers]] = {
             Op.LOOKUP: self._lookup,
@@ -144,9 +145,7 @@ class Mounted:
             return []
         try:
             return self._small_content(request.inode) if wire.ioctl_in(request.body) == termios.TCGETS else []
-        except (MustWait, Refused):
-            return []
-        except Exception:  # noqa: BLE001 - anything else would end the mount; who reads is told what is wrong
+        except Exception:  # noqa: BLE001 - whoever reads it waits, or is told what is wrong
             return []
 
     def rest(self) -> Callable[[], None] | None:
@@ -170,7 +169,7 @@ class Mounted:
         name = wire.name_in(request.body)
         if len(name) > LONGEST_NAME:
             raise Refused(errno.ENAMETOOLONG)
-        node = self._ask(patience, self._tree.child, request.inode, name)
+        node = self._latest = self._ask(patience, self._tree.child, request.inode, name)
         return [_NO_SUCH_NAME if node is None else wire.entry(attributes(node, self._view), FOR_EVER_SECONDS)]
 
     def _getattr(self, request: Request, patience: Patience) -> Answers:
@@ -294,7 +293,9 @@ class Mounted:
             if file is not None:
                 self._files.move_to_end(inode)
                 return file
-        node = self._ask(patience, self._tree.node, inode)
+        node = self._latest
+        if node is None or node.inode != inode:
+            node = self._ask(patience, self._tree.node, inode)
         if not node.row.entry.is_regular:
             raise Refused(errno.EINVAL)
         file = _File(node)
