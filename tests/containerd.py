@@ -41,7 +41,10 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 
 @dataclass(frozen=True)
 class Containerd:
+    """One that keeps its files in *directory*; *enter* is the command that runs `ctr` where its files are."""
+
     directory: Path
+    enter: tuple[str, ...] = ()
 
     @property
     def address(self) -> Path:
@@ -65,7 +68,7 @@ class Containerd:
     def ctr(
         self, *arguments: object, status: int | None = 0, namespace: str = NAMESPACE
     ) -> "subprocess.CompletedProcess[str]":
-        command = ["ctr", "--address", self.address, "--namespace", namespace, *arguments]
+        command = [*self.enter, "ctr", "--address", self.address, "--namespace", namespace, *arguments]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
         assert status is None or done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
         return done
