@@ -22,7 +22,7 @@ _END_SECONDS = 30.0  # how long a process may take to end after its mount is gon
 _FORMER_SECONDS = 60.0  # how long a new mount waits for the process behind the former one, which is needed elsewhere
 _GLANCE_SECONDS = 0.2  # whoever only looks whether the lock is held, holds it for a moment
 _SETTLING_SECONDS = 1.0  # how long the kernel may take to end a mount that nobody uses
-_READ_AHEAD_KB = 1024
+_READ_AHEAD_KB = 256  # a page of a mapped library costs as much reading
 _LONGEST_NUMBER = 10  # digits of a process
 _STILL_IN_USE = "was mounted before, and an overlay or another mount namespace still uses that: end it first"
 
