@@ -4,6 +4,7 @@
 The oracle of what an image holds is `umoci unpack`.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -163,7 +164,12 @@ def _row(path: bytes, status: os.stat_result, digests: Mapping[tuple[int, int], 
 
 
 def _xattrs(path: bytes) -> dict[str, bytes] | None:
-    names = os.listxattr(path, follow_symlinks=False)
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        names = []  # a file system without attributes
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in sorted(names)} or None
 
 

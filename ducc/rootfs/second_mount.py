@@ -88,22 +88,19 @@ class SecondMount:
         return is_there
 
     def _require_ours(self, top: int) -> None:
-        """Raises `NoSecondMount`. What was right stays so until another file system, or revision, is seen there."""
+        """Raises `NoSecondMount`. Whose it is is looked up anew when another file system, or revision, is seen."""
         status = os.fstat(top)
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        if seen == self._checked:
-            return
-        device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-        if not any(mount.device == device and mount.source == self.fqrn for mount in our_mounts()):
+        if seen != self._checked and not self._is_mounted(status.st_dev):
             raise NoSecondMount("the repository is not mounted there")
-        try:
-            os.getxattr(top, _ANY_ATTRIBUTE)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-        else:
+        if _has_xattrs(top):
             raise NoSecondMount("it has extended attributes: mount it with --no-xattrs")
         self._checked = seen
+
+    def _is_mounted(self, number: int) -> bool:
+        """Is the device of that number a mount of this repository?"""
+        device = f"{os.major(number)}:{os.minor(number)}"
+        return any(mount.device == device and mount.source == self.fqrn for mount in our_mounts())
 
     def _tell(self, problem: str) -> None:
         """Log what has changed."""
@@ -114,3 +111,15 @@ class SecondMount:
             log.warning("not used: mountpoint-without-xattrs=%s why=%s", self.mountpoint, problem)
         else:
             log.info("used: mountpoint-without-xattrs=%s", self.mountpoint)
+
+
+def _has_xattrs(top: int) -> bool:
+    """Where there are none, the kernel says so by itself."""
+    try:
+        os.getxattr(top, _ANY_ATTRIBUTE)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        if error.errno != errno.ENODATA:
+            raise
+    return True
