@@ -11,6 +11,7 @@ import yaml
 
 from ducc import __version__
 from ducc.cli import main
+from ducc.rootfs.second_mount import SecondMount
 from snapshotter.main import _parser
 from snapshotter.settings import DEFAULT_ADDRESS, DEFAULT_CONFIG, DEFAULT_ROOT, read_settings
 
@@ -41,13 +42,12 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
     return {mount["mountPath"]: {**mount, "host": volumes[mount["name"]]} for mount in container(name)["volumeMounts"]}
 
 
-def words(name: str) -> list[str]:
-    """What is run in the container; of a script its last line."""
+def words(name: str, line: int = -1) -> list[str]:
+    """What is run in the container; of a script its last line, or another one."""
     one = container(name)
     if one["command"][0] != "sh":
         return one["command"]
-    *_, last = one["args"][0].strip().splitlines()
-    return shlex.split(last.removeprefix("exec "))
+    return shlex.split(one["args"][0].strip().splitlines()[line].removeprefix("exec "))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -70,6 +70,9 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_and_settings_are_the_programs_own(etc: Path) -> None:
     client = main._parse([word.replace("/etc/ducc", str(etc)) for word in words("ducc-client")[1:]])
     assert (client.fqrn, client.directory, client.foreground) == (CVMFS.name, CVMFS, True)
+    second = main._parse([word.replace("/etc/ducc", str(etc)) for word in words("ducc-client", -2)[1:]])
+    assert vars(second) | {"directory": CVMFS, "foreground": True, "no_xattrs": False} == vars(client)
+    assert second.no_xattrs
     values = yaml.safe_load(CONFIG["client.yaml"])
     assert {name.replace("-", "_") for name in values} <= vars(client).keys()
     assert str(client.cache) == mounts("ducc-client")["/var/cache/ducc"]["host"] == values["cache"]
@@ -79,6 +82,8 @@ def test_the_commands_and_settings_are_the_programs_own(etc: Path) -> None:
     assert (program, _parser().parse_args(options).config) == ("ducc-snapshotter", DEFAULT_CONFIG)
     (repository,) = read_settings(etc / DEFAULT_CONFIG.name, {}).repositories
     assert (repository.fqrn, repository.mountpoint) == (CVMFS.name, CVMFS)
+    assert repository.second == SecondMount(CVMFS.name, second.directory)
+    assert str(second.directory) in words("ducc-client", 0)  # which makes it
 
 
 def test_the_mirror_is_asked_where_it_listens() -> None:
