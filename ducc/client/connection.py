@@ -29,7 +29,6 @@ from typing import Any, Protocol
 
 from ducc.client import wire
 from ducc.client.mountpoint import MountFailed
-from ducc.client.pace import Pace
 from ducc.client.wire import NO_ROOM, Op, Request
 
 log = logging.getLogger(__name__)
@@ -141,7 +140,6 @@ class Connection:
         self._term = 0  # grows with each leader
         self._is_away = False  # the leader
         self._leaders = self._standing_by = 0
-        self._pace = Pace()  # the leader's
         self._left = Event()  # nobody leads, nor will
         self._failure: BaseException | None = None
 
@@ -193,7 +191,6 @@ class Connection:
                 request = self._next(asked)
                 if request is not None:
                     self._take(request)
-                    self._pace.answered(request.operation)
                 self._beat()
         except BaseException as error:  # noqa: BLE001 - for whoever waits for the end
             self._failure = error
@@ -205,11 +202,9 @@ class Connection:
     def _next(self, asked: select.poll) -> Request | None:
         """A request; None if there is none yet, or will be none any more."""
         try:
-            size = self._read_soon() if self._pace.is_soon() else self._read()
+            size = os.readv(self._descriptor, [self._buffer])
         except BlockingIOError:
-            began = time.monotonic_ns()
             asked.poll(_BEAT_SECONDS * 1000)
-            self._pace.learn(time.monotonic_ns() - began < 2 * Pace.SOON_NS)  # waking up takes its time, too
             return None
         except OSError as error:
             if error.errno not in (errno.EINTR, errno.ENOENT, errno.ENODEV):  # ENOENT: taken back at the last moment
@@ -218,20 +213,6 @@ class Connection:
             return None
         self._ending = size == 0 or self._ending
         return wire.request(self._buffer, size, self._room) if size else None
-
-    def _read(self) -> int:
-        return os.readv(self._descriptor, [self._buffer])
-
-    def _read_soon(self) -> int:
-        """The same, awake for a moment; raises `BlockingIOError` only after that."""
-        until = time.monotonic_ns() + Pace.SOON_NS
-        while time.monotonic_ns() < until:
-            with suppress(BlockingIOError):
-                size = self._read()
-                self._pace.learn(True)
-                return size
-            os.sched_yield()
-        return self._read()
 
     def _go_away(self) -> bool:
         """Let another one lead as soon as there is a request, while this one waits; False if there can be no other."""

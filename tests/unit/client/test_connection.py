@@ -14,7 +14,6 @@ import pytest
 
 from ducc.client import wire
 from ducc.client.connection import Buffer, Connection, MustWait, Patience, Refused
-from ducc.client.pace import Pace
 from ducc.client.wire import Op, Request
 
 HEAD = struct.Struct("=IIQQIIII")
@@ -193,17 +192,6 @@ def test_while_the_kernel_does_not_take_a_notice_others_are_answered(
     assert kernel.hear() == (4, 0, b"answer to 1")
     answered.set()
     assert sorted(kernel.hear() for _ in range(3)) == [(unique, 0, b"answer to 1") for unique in (1, 2, 3)]
-
-
-def test_questions_are_heard_that_come_soon_and_those_that_do_not(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first is known to be followed soon; in between the leader has gone to sleep."""
-    monkeypatch.setattr(Pace, "is_soon", lambda self: True)
-    for unique in range(1, 40):
-        kernel.ask(Op.READ, unique)
-        assert kernel.hear() == (unique, 0, b"answer to 1")
-        time.sleep(0.001 * (unique % 2))
 
 
 def test_room_is_lent_to_who_answers_at_once_and_to_nobody_who_waits(kernel: Kernel, files: FileSystem) -> None:
