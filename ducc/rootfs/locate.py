@@ -16,7 +16,7 @@ from ducc.errors import DuccError
 from ducc.image.chain import chain_id, chain_ids
 from ducc.image.digest import Digest, MalformedDigest
 from ducc.image.strictjson import Fields, MalformedDocument, read_json
-from ducc.rootfs.mounts import NOT_THERE, can_be_listed, is_answered_for, open_beneath
+from ducc.rootfs.mounts import NOT_THERE, can_be_listed, is_answered_for, is_there, open_beneath
 from ducc.rootfs.second_mount import SecondMount, has_no_xattrs
 
 _LONGEST_DIGEST = 100  # bytes
@@ -62,16 +62,26 @@ class MountedRepository:
     _has_no_xattrs: dict[bytes, bool] = field(default_factory=dict, compare=False, repr=False)  # by path
 
     def layer(self, wanted: StackedLayer) -> Path:
-        """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`.
+        """The directory of the layer. Raises `LayerAbsent` or `RepositoryUnavailable`."""
+        return self.layers([wanted])[0]
 
-        What was right once is so for ever, since digests name it, and what was listed once is complete; then it is only
-        asked for, where it is given from.
+    def layers(self, wanted: Sequence[StackedLayer]) -> list[Path]:
+        """The directory of each of the layers. Raises `LayerAbsent` or `RepositoryUnavailable`.
+
+        What was right once is so for ever, since digests name it, and what was listed once is complete; then each mount
+        from which some are given is only asked, once, whether it answers.
         """
+        answering: set[Path] = set()
+        return [self._layer(one, answering) for one in wanted]
+
+    def _layer(self, wanted: StackedLayer, answering: set[Path]) -> Path:
+        """The directory of the layer; mountpoints that have answered just now are among *answering*."""
         path = self._found.get(wanted)
-        if path is not None and (directory := self._on_second(path)) is not None:
+        if path is not None and (directory := self._on_second(path, answering)) is not None:
             return directory
         with self._opened() as top:
-            if path is not None and is_answered_for(top, path):
+            if path is not None and (is_there if self.mountpoint in answering else is_answered_for)(top, path):
+                answering.add(self.mountpoint)
                 return self._below(path)
             path = self._found[wanted] = self._right_directory(top, wanted)
             return self._given(top, path)
@@ -97,7 +107,7 @@ class MountedRepository:
         with self._opened() as top:
             for place, stack in enumerate(stacks):
                 path = layout.whole_stack(stack.digest, stack.stack)
-                if (directory := self._on_second(path)) is not None:
+                if (directory := self._on_second(path, set())) is not None:
                     return place, directory
                 if can_be_listed(top, path):
                     return place, self._given(top, path)
@@ -118,11 +128,13 @@ class MountedRepository:
         """Where the directory, which can be listed below *top*, is best read."""
         if self.second is not None and path not in self._has_no_xattrs:
             self._has_no_xattrs[path] = has_no_xattrs(top, path)
-        return self._on_second(path) or self._below(path)
+        return self._on_second(path, set()) or self._below(path)
 
-    def _on_second(self, path: bytes) -> Path | None:
+    def _on_second(self, path: bytes, answering: set[Path]) -> Path | None:
         """The directory on the second mount, if it is known to be the same there, and there now."""
-        return self.second.directory(path) if self.second is not None and self._has_no_xattrs.get(path) else None
+        if self.second is None or not self._has_no_xattrs.get(path):
+            return None
+        return self.second.directory(path, answering)
 
     def _below(self, path: bytes) -> Path:
         return self.mountpoint / os.fsdecode(path[1:])

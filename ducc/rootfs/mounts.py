@@ -64,6 +64,11 @@ def is_answered_for(top: int, path: bytes) -> bool:
     return _is_there(top, path, os.fstatvfs)  # the kernel remembers names and attributes, but not this
 
 
+def is_there(top: int, path: bytes) -> bool:
+    """Is there a directory, as far as the kernel remembers? That costs nothing, and nobody need answer."""
+    return _is_there(top, path, lambda directory: None)
+
+
 def _is_there(top: int, path: bytes, ask: Callable[[int], object]) -> bool:
     """Is there a directory? *ask* is given its descriptor, and may raise `OSError`."""
     try:

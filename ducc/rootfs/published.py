@@ -61,7 +61,7 @@ class PublishedLayers:
             return []
         try:
             return self._asked[0].answer(
-                lambda repository: [PublishedLayer(repository.fqrn, repository.layer(layer)) for layer in wanted]
+                lambda repository: [PublishedLayer(repository.fqrn, place) for place in repository.layers(wanted)]
             )
         except (LayerAbsent, RepositoryUnavailable):
             return [self.find(layer) for layer in wanted]

@@ -11,12 +11,13 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ducc.client.mountpoint import our_mounts
 from ducc.errors import DuccError
-from ducc.rootfs.mounts import can_be_listed, is_answered_for, open_directory_beneath
+from ducc.rootfs.mounts import can_be_listed, is_answered_for, is_there, open_directory_beneath
 
 log = logging.getLogger(__name__)
 
@@ -57,35 +58,40 @@ class SecondMount:
     _asked_at: dict[int, float] = field(default_factory=dict, init=False, compare=False, repr=False)
     _problem: str | None = field(default=None, init=False, compare=False, repr=False)
 
-    def directory(self, path: bytes) -> Path | None:
-        """Where the directory *path* of the repository can be read now; None if it can't, for whatever reason."""
+    def directory(self, path: bytes, answering: set[Path]) -> Path | None:
+        """Where the directory *path* of the repository can be read now; None if it can't, for whatever reason.
+
+        Mountpoints that have answered just now are among *answering*, where this one is put then.
+        """
         if time.monotonic() - min(list(self._asked_at.values()), default=math.inf) > _LONG_SECONDS:
             self._tell("it does not answer")
             return None
         self._asked_at[threading.get_ident()] = time.monotonic()
         try:
-            is_there = self._has(path)
+            found = self._has(path, is_there if self.mountpoint in answering else is_answered_for)
         except NoSecondMount as error:
             self._tell(str(error))
         except OSError as error:
             self._tell(error.strerror or str(error))
         else:
             self._tell("")
-            return self.mountpoint / os.fsdecode(path[1:]) if is_there else None
+            if found:
+                answering.add(self.mountpoint)
+                return self.mountpoint / os.fsdecode(path[1:])
         finally:
             del self._asked_at[threading.get_ident()]
         return None
 
-    def _has(self, path: bytes) -> bool:
-        """Listed once, a directory is only asked for."""
+    def _has(self, path: bytes, ask: Callable[[int, bytes], bool]) -> bool:
+        """Is the directory there? Listed once, it is only asked for."""
         top = os.open(self.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._require_ours(top)
-            is_there = is_answered_for(top, path) if path in self._listed else can_be_listed(top, path)
+            found = ask(top, path) if path in self._listed else can_be_listed(top, path)
         finally:
             os.close(top)
-        (self._listed.add if is_there else self._listed.discard)(path)
-        return is_there
+        (self._listed.add if found else self._listed.discard)(path)
+        return found
 
     def _require_ours(self, top: int) -> None:
         """Raises `NoSecondMount`. Whose it is is looked up anew when another file system, or revision, is seen."""

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,9 @@ class Scripted:
 
     def layer(self, wanted: StackedLayer) -> Path:
         return self.answer()
+
+    def layers(self, wanted: Sequence[StackedLayer]) -> list[Path]:
+        return [self.layer(layer) for layer in wanted]
 
 
 def raising(error: Exception) -> Callable[[], Path]:
@@ -146,3 +149,6 @@ class Named:
         if wanted.digest.hex[:2] == self.hidden:
             raise LayerAbsent("no")
         return Path("/") / wanted.digest.hex[:2]
+
+    def layers(self, wanted: Sequence[StackedLayer]) -> list[Path]:
+        return [self.layer(layer) for layer in wanted]

@@ -238,3 +238,28 @@ def test_a_second_mount_that_hangs_keeps_one_caller_and_no_more(
         kept.join(PATIENCE_SECONDS)
     assert node.where() == "other"
     assert "does not answer" in caplog.text
+
+
+def test_of_all_layers_of_a_container_each_mount_is_asked_once_whether_it_answers(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third, fourth = Digest("3c" * 32), Digest("4d" * 32)
+    stack = [LAYER, *(StackedLayer(one, DIGEST, chain_id(DIGEST, one)) for one in (OTHER, third, fourth))]
+    for number, layer in enumerate(stack):
+        node.publish(layer.digest, xattrs=number % 2)
+    for layer in stack:
+        node.where(layer)
+    asked, seen = [], os.fstatvfs
+
+    def counted(descriptor: int) -> os.statvfs_result:
+        asked.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(node.own.parent).parts[0])
+        return seen(descriptor)
+
+    monkeypatch.setattr(os, "fstatvfs", counted)
+    places = node.repository.layers(stack)
+    assert [place.relative_to(node.own.parent).parts[0] for place in places] == ["other", "own"] * 2
+    assert sorted(asked) == ["other", "own"]
+    shutil.rmtree(node.other / home(third))
+    shutil.rmtree(node.own / home(third))
+    with pytest.raises(LayerAbsent):
+        node.repository.layers(stack)
