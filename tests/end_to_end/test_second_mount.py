@@ -18,8 +18,12 @@ from pathlib import Path
 import pytest
 
 from ducc.client.mountpoint import state_path
-from tests.builders import Image, Layer, directory, file, hard_link, opaque, push, symlink, whiteout
+from ducc.image.digest import Digest
+from ducc.rootfs.locate import MountedRepository, stacked
+from ducc.rootfs.second_mount import has_no_xattrs
+from tests.builders import Image, Layer, directory, file, hard_link, opaque, push, sha256, symlink, whiteout
 from tests.containerd import NAME, running_containerd
+from tests.end_to_end import stock
 from tests.end_to_end.published import repository
 from tests.end_to_end.test_mount import Site, errno_of, site
 from tests.end_to_end.test_snapshotter import (
@@ -320,3 +324,35 @@ def test_a_layer_that_only_the_own_mount_shows_yet_comes_from_there(node: TwiceM
     node.made.ducc("client", "reload", node.second)
     assert node.run("later") == "later\n"
     assert (before[-1], node.come_from(LATER)[-1]) == ("own", "second")
+
+
+# --- what the first mount says ---------------------------------------------------------------
+
+
+def trees_of(image: Image, root: Path) -> set[Path]:
+    """The directories that containers of *image* may be given."""
+    digests = [Digest.parse(sha256(layer.blob)) for layer in image.layers]
+    diff_ids = [Digest.parse(layer.diff_id) for layer in image.layers]
+    layers = stacked(digests, diff_ids)
+    repository = MountedRepository("mounted", root)
+    whole = [repository.whole(layers[-1:])[1]] if len(layers) > 20 else []
+    return {*(repository.layer(layer) for layer in layers), *whole}
+
+
+@pytest.mark.parametrize("client", ["ours", "stock"])
+def test_what_a_client_says_of_attributes_in_a_layer_is_so(client: str, node: TwiceMounted) -> None:
+    with ExitStack() as opened:
+        if client == "stock":
+            stock.need_stock()
+            root = opened.enter_context(stock.mounted(node.made, node.url))
+        else:
+            root = node.mountpoint
+        top = os.open(root, os.O_RDONLY)
+        opened.callback(os.close, top)
+        told = {}
+        for tree in sorted(set().union(*(trees_of(image, root) for image in IMAGES.values()))):
+            place = tree.relative_to(root)
+            shown = scan(node.mountpoint / place)
+            told[place] = has_no_xattrs(top, b"/" + bytes(place)), not any(row.xattrs for row in shown.values())
+    assert {place for place, (said, true) in told.items() if said != true} == set()
+    assert {said for said, _ in told.values()} == {True, False}
