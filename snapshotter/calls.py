@@ -17,8 +17,9 @@ from ducc.rootfs.locate import StackedLayer
 from ducc.rootfs.overlay import Mount, bind, overlay
 from ducc.rootfs.published import LayersUnavailable, NotPublished, PublishedLayer
 from snapshotter import filters
-from snapshotter.remote import BELOW, REMOTE, TARGET, is_unplaced, wanted_layer
+from snapshotter.remote import REMOTE, TARGET, is_unplaced, wanted_layer
 from snapshotter.snapshots import (
+    BELOW,
     Kind,
     Snapshot,
     SnapshotExists,
@@ -28,6 +29,7 @@ from snapshotter.snapshots import (
     require_labels,
     require_name,
     require_parent,
+    require_placed,
     shown,
 )
 from snapshotter.store import Store
@@ -160,6 +162,8 @@ class Snapshotter:
         kept = require_labels(labels)
         require_name(name)
         active = self._store.get(key)
+        if parent:
+            require_placed(active, parent)
         usage = self._disk.usage(active.number)
         with self._store.transaction():
             if parent and self._store.get(parent).kind != Kind.COMMITTED:

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 
 from ducc.image.digest import Digest, MalformedDigest
 from ducc.rootfs.locate import StackedLayer
-from snapshotter.snapshots import Snapshot, shown
+from snapshotter.snapshots import BELOW, Snapshot, shown
 
 TARGET = "containerd.io/snapshot.ref"
 """The name that containerd will look for: the chain id of the layers up to this one."""
-
-BELOW = "containerd.io/snapshot/parent-chain-id"
-"""What a layer is to lie on that is prepared without a parent, to be unpacked beside others (containerd 2.3)."""
 
 LAYER_LABELS = (
     "containerd.io/snapshot/cri.layer-digest",  # CRI, Docker, nerdctl, the transfer service

@@ -13,6 +13,9 @@ from ducc.errors import DuccError
 from ducc.rootfs.disk import NOTHING_USED, Usage
 from ducc.rootfs.locate import StackedLayer
 
+BELOW = "containerd.io/snapshot/parent-chain-id"
+"""What a layer is to lie on that is prepared without a parent, to be unpacked beside others (containerd 2.3)."""
+
 _LONGEST_NAME = 4096
 _LONGEST_LABEL = 4096  # name and value together
 _MOST_LABELS = 1000
@@ -93,6 +96,18 @@ def require_parent(parent: Snapshot) -> None:
     """Only on committed snapshots can another lie."""
     if parent.kind != Kind.COMMITTED:
         raise InvalidRequest(f"snapshot {shown(parent.name)} is not committed, so nothing can lie on it")
+
+
+def require_placed(active: Snapshot, parent: str) -> None:
+    """*parent* may be said only now if it was said before what the files were to be unpacked on.
+
+    Else a deletion was carried out on nothing (containerd 2.2), and what it deletes would come back.
+    """
+    if not active.parent and BELOW not in active.labels:
+        raise InvalidRequest(
+            f"snapshot {shown(active.name)} can't come to lie on {shown(parent)}: nothing said so before it was"
+            " unpacked, so its deletions are lost (leave the capability `rebase` out for containerd before 2.3)"
+        )
 
 
 def committed(

@@ -329,8 +329,9 @@ def unplaced(below: str, target: str, layer: str) -> dict[str, str]:
 
 def test_a_parent_can_be_said_at_the_commit(client: Client, tmp_path: Path) -> None:
     for number in range(3):
-        (mount,) = client.prepare(f"extract-{number}")
-        Path(mount.source, f"from-{number}").write_text("x")
+        (mount,) = client.prepare(f"extract-{number}", labels=unplaced(CHAIN, UPPER_CHAIN, OTHER) if number else {})
+        with mounted([mount], tmp_path / "m") as root:
+            (root / f"from-{number}").write_text("x")
     client.commit("base", "extract-0")
     client.commit("middle", "extract-1", parent="base")
     assert client.stat("middle").parent == "base"
@@ -350,6 +351,18 @@ def test_a_parent_can_be_said_at_the_commit(client: Client, tmp_path: Path) -> N
     with refused(INVALID):
         client.commit("moved", "other", parent="base")
     client.commit("same", "other", parent="top")
+
+
+def test_who_did_not_say_that_there_would_be_a_parent_is_refused_one(client: Client) -> None:
+    """containerd 2.2 has carried out deletions on nothing then, and the files that they delete would come back."""
+    client.prepare("extract-0")
+    client.commit("base", "extract-0")
+    client.prepare("extract-1")
+    with refused(INVALID):
+        client.commit("top", "extract-1", parent="base")
+    client.commit("alone", "extract-1")
+    client.prepare("extract-2", parent="base")
+    client.commit("top", "extract-2", parent="base")
 
 
 def test_whiteouts_of_a_layer_without_a_parent_can_be_unpacked(client: Client, tmp_path: Path) -> None:
