@@ -145,7 +145,7 @@ def test_a_layer_that_is_known_is_asked_for_only_where_it_is_given_from(node: No
 def test_a_layer_that_the_second_mount_does_not_have_yet_comes_from_the_own_one(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ducc")
     node.publish(DIGEST, node.own)
     assert [node.where(), node.where()] == ["own", "own"]
     node.publish(DIGEST, node.other)
@@ -170,7 +170,7 @@ def test_what_only_the_second_mount_has_is_absent(node: Node) -> None:
 def test_what_is_not_the_second_mount_is_not_used_and_that_is_said_once(
     change: dict[str, object], reason: str, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ducc")
     node.publish(DIGEST)
     node.publish(OTHER)
     for name, value in change.items():
@@ -184,7 +184,7 @@ def test_what_is_not_the_second_mount_is_not_used_and_that_is_said_once(
 def test_a_second_mount_that_is_lost_and_comes_back_costs_a_line_each_time(
     node: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ducc")
     node.publish(DIGEST)
     assert node.where() == "other"
     seen = os.fstatvfs
