@@ -31,9 +31,8 @@ def pod(name: str) -> dict[str, Any]:
     return SETS[name]["spec"]["template"]["spec"]
 
 
-def container(name: str) -> dict[str, Any]:
-    (only,) = pod(name)["containers"]
-    return only
+def container(name: str, place: int = 0) -> dict[str, Any]:
+    return pod(name)["containers"][place]
 
 
 def mounts(name: str) -> dict[str, dict[str, Any]]:
@@ -42,9 +41,9 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
     return {mount["mountPath"]: {**mount, "host": volumes[mount["name"]]} for mount in container(name)["volumeMounts"]}
 
 
-def words(name: str, line: int = -1) -> list[str]:
+def words(name: str, place: int = 0, line: int = -1) -> list[str]:
     """What is run in the container; of a script its last line, or another one."""
-    one = container(name)
+    one = container(name, place)
     if one["command"][0] != "sh":
         return one["command"]
     return shlex.split(one["args"][0].strip().splitlines()[line].removeprefix("exec "))
@@ -70,8 +69,8 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_and_settings_are_the_programs_own(etc: Path) -> None:
     client = main._parse([word.replace("/etc/ducc", str(etc)) for word in words("ducc-client")[1:]])
     assert (client.fqrn, client.directory, client.foreground) == (CVMFS.name, CVMFS, True)
-    second = main._parse([word.replace("/etc/ducc", str(etc)) for word in words("ducc-client", -2)[1:]])
-    assert vars(second) | {"directory": CVMFS, "foreground": True, "no_xattrs": False} == vars(client)
+    second = main._parse([word.replace("/etc/ducc", str(etc)) for word in words("ducc-client", 1)[1:]])
+    assert vars(second) | {"directory": CVMFS, "no_xattrs": False} == vars(client)
     assert second.no_xattrs
     values = yaml.safe_load(CONFIG["client.yaml"])
     assert {name.replace("-", "_") for name in values} <= vars(client).keys()
@@ -83,7 +82,8 @@ def test_the_commands_and_settings_are_the_programs_own(etc: Path) -> None:
     (repository,) = read_settings(etc / DEFAULT_CONFIG.name, {}).repositories
     assert (repository.fqrn, repository.mountpoint) == (CVMFS.name, CVMFS)
     assert repository.second == SecondMount(CVMFS.name, second.directory)
-    assert str(second.directory) in words("ducc-client", 0)  # which makes it
+    for place, made in enumerate((client.directory, second.directory)):
+        assert str(made) in words("ducc-client", place, 0)
 
 
 def test_the_mirror_is_asked_where_it_listens() -> None:
@@ -104,6 +104,14 @@ def test_mounts_go_from_the_client_to_the_node_and_from_there_to_the_others() ->
     for name in ("ducc-snapshotter", "ducc-mirror"):
         found = mounts(name)["/cvmfs"]
         assert (found["mountPropagation"], found["readOnly"], found["host"]) == ("HostToContainer", True, "/cvmfs")
+
+
+def test_each_daemon_is_one_program_and_the_client_one_for_each_mount() -> None:
+    assert {name: len(pod(name)["containers"]) for name in SETS} == {
+        "ducc-client": 2, "ducc-snapshotter": 1, "ducc-mirror": 1
+    }  # fmt: skip
+    first, second = (container("ducc-client", place) for place in (0, 1))
+    assert all(first[name] == second[name] for name in ("image", "securityContext", "volumeMounts"))
 
 
 def test_only_the_client_is_privileged() -> None:
