@@ -53,6 +53,9 @@ class Floor:
             return [wire.statfs(wire.PAGE, 0, 0, 255)]
         raise Refused(errno.ENOSYS)
 
+    def ahead(self, request: Request) -> Sequence[Buffer]:
+        return ()
+
     def rest(self) -> None:
         """Nothing is left to do."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.test_client_survival import drop_caches, worker
-from tests.end_to_end.test_mount import Site, site
+from tests.end_to_end.test_mount import Site, site, wait_for
 from tests.needs import need_program
 
 __all__ = ["site"]  # a fixture
@@ -110,7 +110,8 @@ def test_who_reads_what_is_here_does_not_wait_for_those_who_wait_for_the_server(
 
 OPENS = """import os, signal, sys
 path, worker = sys.argv[1], int(sys.argv[2])
-with open(path, "rb") as file:  # asks whether it is a terminal
+with open(path, "rb") as file:
+    os.isatty(file.fileno())  # as most versions of open() ask by themselves
     os.kill(worker, signal.SIGSTOP)
     try:
         sys.stdout.buffer.write(file.read())
@@ -120,17 +121,22 @@ with open(path, "rb") as file:  # asks whether it is a terminal
 
 
 def test_what_python_opens_is_there_before_it_is_read(site: Site) -> None:
-    """If this machine has it, and it is small: with the content it would wait for a process that was stopped."""
+    """If this machine has it, and it is small: else the reader would wait for a process that was stopped."""
     contents = {b"/%d" % size: os.urandom(size) for size in (1, 4095, 4096, 4097, 100_000, 1 << 17)}
     site.publish({path: site.publisher.file(path[1:], content) for path, content in contents.items()})
     site.mount()
     for path, content in contents.items():
         assert read(site, path[1:]) == content
+    wait_for(lambda: {len(content) for content in contents.values()} <= cached_sizes(site))
     site.ducc("umount", site.root)
     site.mount()
     for path, content in contents.items():
         command = [sys.executable, "-c", OPENS, site.root / os.fsdecode(path[1:]), str(worker(site))]
         assert subprocess.run(command, capture_output=True, check=True, timeout=120).stdout == content
+
+
+def cached_sizes(site: Site) -> set[int]:
+    return {path.stat().st_size for path in site.cache.glob("[0-9a-f][0-9a-f]/*")}
 
 
 def test_a_file_that_many_open_and_read_at_once_is_whole_for_each(site: Site) -> None:
