@@ -23,7 +23,7 @@ from ducc.rootfs.locate import StackedLayer
 from ducc.rootfs.published import PublishedLayer
 from snapshotter.calls import Snapshotter
 from snapshotter.remote import LAYER_LABELS, TARGET
-from snapshotter.snapshots import Kind, SnapshotError, SnapshotExists
+from snapshotter.snapshots import BELOW, Kind, SnapshotError, SnapshotExists
 from snapshotter.store import Store
 from tests.needs import need_root
 
@@ -106,7 +106,7 @@ def prepared(tmp_path: Path) -> tuple[Path, Repository]:
                     Path(mount.source, f"d{number}", "e").mkdir(parents=True)
             snapshotter.commit(name, f"{name}-", {})
         snapshotter.prepare("active", "base", {})
-        snapshotter.prepare("lone", "", {})
+        snapshotter.prepare("lone", "", {BELOW: str(CHAINS[0])})
         offered(snapshotter, 0)
         snapshotter.prepare("container", str(CHAINS[0]), {})
     (root / "snapshots" / "99" / "fs" / "left").mkdir(parents=True)
