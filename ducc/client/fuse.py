@@ -268,7 +268,7 @@ class Mounted:
         return parts
 
     def _small_content(self, inode: int) -> Answers:
-        """What tells the kernel all of a small file; nothing if it has read or been told that. Raises `MustWait` …"""
+        """What tells the kernel all of a small file; nothing if it knows that. Raises `MustWait` and `Refused`."""
         if inode in self._told or inode in self._files:
             return []
         file = self._file(inode, Patience.NOTHING)
