@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from ducc.client.mountpoint import state_path
 from ducc.image.digest import Digest
 from ducc.rootfs.locate import MountedRepository, stacked
 from ducc.rootfs.second_mount import has_no_xattrs
@@ -25,6 +25,7 @@ from tests.builders import Image, Layer, directory, file, hard_link, opaque, pus
 from tests.containerd import NAME, running_containerd
 from tests.end_to_end import stock
 from tests.end_to_end.published import repository
+from tests.end_to_end.test_client_survival import drop_caches, kill_worker, wait_for_another
 from tests.end_to_end.test_mount import Site, errno_of, site
 from tests.end_to_end.test_snapshotter import (
     CAPABILITY,
@@ -34,7 +35,6 @@ from tests.end_to_end.test_snapshotter import (
     base,
     chain_id,
     changes,
-    clients_of,
     mount_in_a_page,
 )
 from tests.images.small import system
@@ -105,18 +105,10 @@ class TwiceMounted(Node):
     second: Path
 
     def mount_second(self, *options: str) -> None:
-        client = ["--url", self.url, "--public-key", self.made.public_key, "--cache", self.made.directory / "cache"]
-        self.made.ducc("mount", self.made.fqrn, self.second, *client, *options)
+        self.mount_at(self.second, *options)
 
     def unmount_second(self) -> None:
-        """Also where some other test's mount namespace has a copy of the mount, and would keep its client alive."""
-        self.made.unmount(self.second)
-        self.kill_second()
-
-    def kill_second(self) -> None:
-        for process in clients_of(self.second):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, 9)
+        self.unmount_at(self.second)
 
     def run(self, name: str) -> str:
         """What a new container finds in a file that comes from the second mount if possible."""
@@ -166,15 +158,6 @@ def no_attributes(path: Path) -> bool:
     return {errno_of(ask) for ask in (*asked, lambda: os.listxattr(path))} == {errno.EOPNOTSUPP}
 
 
-def worker(mountpoint: Path) -> int:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return int(state_path(mountpoint).with_suffix(".lock").read_text())
-        time.sleep(0.05)
-    raise TimeoutError(f"nobody answers for {mountpoint}")
-
-
 def test_a_mount_without_attributes_shows_the_same_tree_and_has_none(node: TwiceMounted) -> None:
     ours, theirs = (scan(top) for top in (node.second, node.mountpoint))
     assert any(row.xattrs for row in theirs.values())
@@ -192,8 +175,7 @@ def test_the_kernel_answers_for_attributes_by_itself(site: Site) -> None:
     site.publish({b"/file": site.publisher.file(b"file", b"content")})
     site.mount("--no-xattrs")
     assert no_attributes(site.root / "file")
-    stopped = worker(site.root)
-    os.kill(stopped, 19)
+    stopped = kill_worker(site, signal.SIGSTOP)
     try:
         code = "import os, sys; os.getxattr(sys.argv[1], 'trusted.overlay.metacopy')"
         asked = subprocess.run(
@@ -201,7 +183,7 @@ def test_the_kernel_answers_for_attributes_by_itself(site: Site) -> None:
         )
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(stopped, 18)
+            os.kill(stopped, signal.SIGCONT)
     assert "not supported" in asked.stderr
 
 
@@ -213,13 +195,8 @@ def test_a_mount_stays_without_attributes_whatever_becomes_of_its_process(site: 
         assert no_attributes(site.root / "file")
     assert "revision" in site.ducc("client", "status", site.root).stdout
     assert "OK" in site.ducc("client", "probe", site.root).stdout
-    killed = worker(site.root)
-    os.kill(killed, 9)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while worker(site.root) == killed:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+    wait_for_another(site, kill_worker(site))
+    drop_caches()
     assert no_attributes(site.root / "file")
     assert (site.root / "file").read_bytes() == b"content"
 
@@ -288,7 +265,7 @@ def test_while_the_second_mount_is_gone_containers_start_from_the_own_one(lost: 
     assert node.come_from(MIXED) == COME_FROM["mixed"]
     lines = node.snapshotter.log.read_text().count("not used: mountpoint-without-xattrs")
     if lost == "killed":
-        node.kill_second()
+        node.kill_client(node.second)
     else:
         node.unmount_second()
     for _ in range(2):

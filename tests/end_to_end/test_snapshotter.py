@@ -117,16 +117,22 @@ class Node:
         return f"{self.registry.host}/node/{name}:latest"
 
     def mount(self) -> None:
+        self.mount_at(self.mountpoint)
+
+    def mount_at(self, place: Path, *options: str) -> None:
         client = ["--url", self.url, "--public-key", self.made.public_key, "--cache", self.made.directory / "cache"]
-        self.made.ducc("mount", self.made.fqrn, self.mountpoint, *client)
+        self.made.ducc("mount", self.made.fqrn, place, *client, *options)
 
     def unmount(self) -> None:
-        """Also where some other test's mount namespace has a copy of the mount, and would keep its client alive."""
-        self.made.unmount(self.mountpoint)
-        self.kill_client()
+        self.unmount_at(self.mountpoint)
 
-    def kill_client(self) -> None:
-        for process in clients_of(self.mountpoint):
+    def unmount_at(self, place: Path) -> None:
+        """Also where some other test's mount namespace has a copy of the mount, and would keep its client alive."""
+        self.made.unmount(place)
+        self.kill_client(place)
+
+    def kill_client(self, place: Path | None = None) -> None:
+        for process in clients_of(place or self.mountpoint):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, 9)
 
