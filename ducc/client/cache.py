@@ -1,7 +1,7 @@
 """The disk cache of a node: verified content, under the hash of the object that it came from.
 
     ab/cdef…     an object's content: uncompressed, whole, never changed; the name has no suffix
-    txn/…        what is being written; renamed to its final name when all of it is there
+    ab/cdef….…   what is being written there; renamed to its final name when all of it is there
     lock         held by whoever is making room, and by whoever fetches what all want
 
 Nobody owns the cache: any number of processes, for any number of repositories, share it, each may be killed at any
@@ -29,7 +29,8 @@ from threading import Lock, Thread
 from deflate import crc32
 
 from ducc.client.alone import Turns
-from ducc.client.room import make_room, remove_abandoned
+from ducc.client.room import UNFINISHED, make_room, remove_abandoned
+from ducc.storage.durable import spread_below
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ class Cache:
     ) -> None:
         """Without a limit nothing is ever dropped. What is in *preloaded* is used and never changed."""
         with suppress(OSError):  # what can't be written is said when something is to be added
-            os.makedirs(directory / "txn", mode=0o700, exist_ok=True)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            spread_below(str(directory))  # a node makes thousands of files while its users wait
         self._root = str(directory)
         self._roots = (self._root, *map(str, preloaded))
         self.limit_bytes = limit_bytes
@@ -253,14 +255,14 @@ class Cache:
             Thread(target=self._look, name="cache-look", daemon=True).start()
 
     def _write(self, digest: bytes, data: bytes, content: Content) -> None:
-        temporary = f"{self._root}/txn/{os.getpid()}.{next(self._numbers)}.{time.time_ns()}"
         path = _path(self._root, digest)
+        temporary = f"{path}{UNFINISHED}{os.getpid()}.{next(self._numbers)}.{time.time_ns()}"
         descriptor = _create(temporary)
         try:
             _write_all(descriptor, data)
             with suppress(OSError):  # a file system without attributes
                 os.setxattr(descriptor, CHECKSUM, _checksum(data))
-            _rename(temporary, path)
+            os.rename(temporary, path)
         except OSError:
             os.close(descriptor)
             with suppress(OSError):
@@ -288,7 +290,7 @@ class Cache:
         limit = self.limit_bytes if self.limit_bytes is not None else 1 << 62
         with open(f"{self._root}/lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            remove_abandoned(f"{self._root}/txn")
+            remove_abandoned(self._root)
             self.used_bytes, was_made = make_room(self._root, limit)
         if was_made:
             self._cleanups.append(time.monotonic())
@@ -308,14 +310,6 @@ def _create(path: str) -> int:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         return os.open(path, flags, 0o600)
-
-
-def _rename(temporary: str, path: str) -> None:
-    try:
-        os.rename(temporary, path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        os.rename(temporary, path)
 
 
 def _checksum(data: bytes | bytearray) -> bytes:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 _MINUTE_SECONDS = 60
-_YOUNGEST_ABANDONED_SECONDS = 60  # nothing in txn/ takes that long unless its writer was killed, or stopped
+UNFINISHED = "."  # in the name of a file that is being written
+_YOUNGEST_ABANDONED_SECONDS = 60  # none takes that long unless its writer was killed, or stopped
 _OBJECT_DIRECTORY = 2  # length of its name
 
 
@@ -51,11 +52,11 @@ def make_room(root: str, limit_bytes: int) -> Room:
     return Room(used - _evict(root, used - goal, _last_to_go(by_minute, used - goal), goal * 3 // 4), True)
 
 
-def remove_abandoned(directory: str) -> None:
-    """Remove from txn/ what nobody is writing any more: its writer was killed."""
-    for file in _entries(directory):
+def remove_abandoned(root: str) -> None:
+    """Remove what nobody is writing any more: its writer was killed."""
+    for file in _files(root):
         with suppress(OSError):
-            if time.time() - file.stat().st_mtime > _YOUNGEST_ABANDONED_SECONDS:
+            if UNFINISHED in file.name and time.time() - file.stat().st_mtime > _YOUNGEST_ABANDONED_SECONDS:
                 os.unlink(file.path)
 
 
@@ -72,20 +73,20 @@ def is_held(path: str) -> bool:
 
 
 def _kept(root: str) -> Iterator[_Kept]:
-    for directory in os.scandir(root):
-        if len(directory.name) != _OBJECT_DIRECTORY:
-            continue
-        for file in _entries(directory.path):
-            with suppress(FileNotFoundError):
+    for file in _files(root):
+        with suppress(FileNotFoundError):
+            if UNFINISHED not in file.name:
                 status = file.stat(follow_symlinks=False)
                 used_at = max(status.st_atime, status.st_mtime)
                 yield _Kept(int(used_at) // _MINUTE_SECONDS, status.st_blocks * 512, file.path)
 
 
-def _entries(directory: str) -> Iterator["os.DirEntry[str]"]:
-    """What is in a directory of the cache; somebody may remove all of it at any time."""
-    with suppress(FileNotFoundError):
-        yield from os.scandir(directory)
+def _files(root: str) -> Iterator["os.DirEntry[str]"]:
+    """What is kept or being written; somebody may remove all of it at any time."""
+    for directory in os.scandir(root):
+        if len(directory.name) == _OBJECT_DIRECTORY:
+            with suppress(FileNotFoundError):
+                yield from os.scandir(directory.path)
 
 
 def _last_to_go(by_minute: Counter[int], excess: int) -> int:

@@ -77,13 +77,16 @@ def test_when_the_disk_takes_nothing_content_is_held_in_memory(
 
 def test_what_a_killed_process_was_writing_is_never_seen_and_removed_in_time(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    fresh, dead = (tmp_path / "txn" / name for name in ("fresh", "dead"))
+    whole = cache.add(digest(1), b"content").path
+    assert whole is not None
+    fresh, dead = (Path(f"{whole}.{name}") for name in ("fresh", "dead"))
     for path in (fresh, dead):
         path.write_bytes(b"half a")
     os.utime(dead, (0, time.time() - 120))
     cache.make_room()
     assert fresh.exists()
     assert not dead.exists()
+    assert cache.used_bytes == 4096
 
 
 def test_it_makes_room_by_dropping_what_was_used_least_recently(tmp_path: Path) -> None:
@@ -270,7 +273,6 @@ def test_room_is_made_while_somebody_removes_all_of_it(tmp_path: Path, monkeypat
             shutil.rmtree(entry.path)
         return iter(found)
 
-    shutil.rmtree(tmp_path / "txn")
     monkeypatch.setattr(os, "scandir", removing)
     cache.make_room()
     assert cache.used_bytes == 0
