@@ -8,6 +8,7 @@
     /.layers/<aa>/<layer digest>/.metadata/           layers.json, origin.json, tree.json, anywhere
     /.metadata/<registry>/<name>:<tag>/               manifest.json, config.json, index.json, record.json
     /.metadata/.removals.json                         what is to be removed, and when
+    /.metadata/.prefetch/<aa>/<digest>.json           what a start needs of an image (config) or of one of its layers
     /podmanStore/                                     all images, for podman; below `flat` with one layer each
 
 An image that is published for several platforms has one *build* for each, and a public link that clients expand:
@@ -37,6 +38,7 @@ METADATA = b"/.metadata"
 MULTIARCH = b"/.multiarch"
 PODMAN = b"/podmanStore"
 REMOVALS = METADATA + b"/.removals.json"  # no registry's name begins with a dot
+PREFETCH = METADATA + b"/.prefetch"
 EVERY_CLIENT = ""  # the build of an image that is published for one platform
 
 BUILD_ALIASES: Mapping[str, str] = {
@@ -56,6 +58,7 @@ BUILD_ALIASES: Mapping[str, str] = {
 
 _USUAL_BUILD = "amd64"
 _VARIANT = f"$(CVMFS_ARCH:-{_USUAL_BUILD})".encode()
+_TREE = re.compile(rb"(?:/\.flat|/\.layers)/[0-9a-f]{2}/([0-9a-f]{64})(?:/.*)?", re.DOTALL)
 _PROCESSOR = re.compile("[a-z0-9][a-z0-9_.-]{0,31}")
 
 
@@ -110,6 +113,17 @@ def layer_anywhere(digest: Digest) -> bytes:
 def layer_file(digest: Digest, name: str) -> bytes:
     """A file that describes one layer."""
     return layer(digest) + b"/.metadata/" + name.encode()
+
+
+def prefetch_list(tree: Digest) -> bytes:
+    """The file that lists what a start needs of an image (*tree* is its config) or of a layer."""
+    return _sharded(PREFETCH, tree) + b".json"
+
+
+def tree_at(path: bytes) -> Digest | None:
+    """The image (by its config) or the layer that *path* leads into, if it does."""
+    found = _TREE.fullmatch(path)
+    return None if found is None else Digest(found[1].decode())
 
 
 def build_name(platform: Platform) -> str:

@@ -29,6 +29,7 @@ COMMANDS = {
     "lint": "look for faults in wishlists",
     "check-image-syntax": "show how an image reference is read",
     "images": "list the images that a repository holds",
+    "prefetch": "publish what starts of an image want, so that clients fetch it ahead",
     "check": "verify a whole repository",
     "serve": "offer repositories of a local store over HTTP",
     "mount": "mount a repository",

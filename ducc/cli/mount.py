@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-xattrs", action="store_true",
         help="nothing has extended attributes: a second mount, for the plugins of container engines",
     )  # fmt: skip
+    parser.add_argument("--no-prefetch", action="store_true", help="fetch nothing ahead that published lists name")
     parser.add_argument("--foreground", action="store_true", help="stay, and log to the terminal")
     # How a process that is to succeed another one is started; see `ducc.client.renewal`.
     parser.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
@@ -110,7 +111,8 @@ def _mount_all(arguments: argparse.Namespace) -> int:
 
     if arguments.fqrn or arguments.url or arguments.storage or arguments.public_key:
         raise BadInput(
-            "--all mounts what the configuration says: wanted besides are --etc, --cache, --idle and --no-xattrs only"
+            "--all mounts what the configuration says: wanted besides are --etc, --cache, --idle, --no-xattrs and "
+            "--no-prefetch only"
         )
     if os.geteuid() != 0:
         raise BadInput("--all needs root: only root may use the kernel's automounter")
@@ -146,8 +148,7 @@ def _again(arguments: argparse.Namespace, fqrn: str, directory: Path) -> list[st
             words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     if arguments.cache:
         words += ["--cache", str(arguments.cache.absolute())]
-    if arguments.no_xattrs:
-        words.append("--no-xattrs")
+    words += [f"--{name}" for name in ("no-xattrs", "no-prefetch") if getattr(arguments, name.replace("-", "_"))]
     return [*words, "--etc", str(arguments.etc.absolute()), *(f"--public-key={file}" for file in _keys(arguments))]
 
 
@@ -202,6 +203,7 @@ def _mount(
             limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
             settings = MountSettings(fqrn, directory, _store(arguments, fqrn), read.master_keys(), cache, limit)
         settings = replace(settings, with_xattrs=not arguments.no_xattrs)
+        settings = replace(settings, prefetch=settings.prefetch and not arguments.no_prefetch)
         if not arguments.trial:
             run_mount(settings, start, Renewal(start, trial, lambda: _Read.now(arguments) != read))
 
@@ -256,6 +258,7 @@ def _configured(
         auto_update=parameters.auto_update,
         notices_url=parameters.notices_url,
         attributes_listed=parameters.attributes_listed,
+        prefetch=parameters.prefetch,
     )
 
 

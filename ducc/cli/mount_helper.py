@@ -4,9 +4,9 @@
     none              /cvmfs                   ducc  all,_netdev       0 0
 
 Options of ours: `etc=DIR`, `url=URL`, `storage=URL`, `public_key=FILE`, `cache=DIR`, `cache_limit=GIB`,
-`no_xattrs`; `all` for whatever is configured, when it is touched, and with it `idle=SECONDS`. Others are mount's own
-and change nothing: it passes `rw` where nobody asked for it, and a repository is read-only, without set-uid programs
-and devices, in any case.
+`no_xattrs`, `no_prefetch`; `all` for whatever is configured, when it is touched, and with it `idle=SECONDS`. Others are
+mount's own and change nothing: it passes `rw` where nobody asked for it, and a repository is read-only, without set-uid
+programs and devices, in any case.
 """
 
 import sys
@@ -16,7 +16,7 @@ from ducc.cli import main as ducc
 from ducc.errors import BadInput
 
 _OURS = ("etc", "url", "storage", "public_key", "cache", "cache_limit", "config", "idle")
-_OURS_WITHOUT_VALUE = ("no_xattrs",)
+_OURS_WITHOUT_VALUE = ("no_xattrs", "no_prefetch")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

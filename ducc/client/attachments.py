@@ -56,6 +56,12 @@ class Attachment:
         """What it showed in a generation of the tree."""
         return next((ref for until, ref in self.past if generation < until), self.ref)
 
+    def place(self) -> bytes:
+        """Its path in the repository."""
+        if self.above is None:
+            return b""
+        return self.above.place() + self.path.removeprefix(self.above.prefix)
+
     def succeed(self, generation: int, ref: CatalogRef, prefix: bytes, numbering: Numbering) -> None:
         """Show another catalog from *generation* on."""
         self.past = [*self.past[1 - _MOST_PAST :], (generation, self.ref)]

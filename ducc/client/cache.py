@@ -270,6 +270,11 @@ class Cache:
             raise
         content.become(descriptor, path)
 
+    @property
+    def keeps(self) -> bool:
+        """Did it take what was last given to it to keep?"""
+        return self._keeps
+
     # --- making room -------------------------------------------------------------------------
 
     def _look(self) -> None:

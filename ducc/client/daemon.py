@@ -38,6 +38,7 @@ from ducc.client.mountpoint import (
 from ducc.client.notices import Notices
 from ducc.client.opening import MountSettings, open_repository
 from ducc.client.orders import Orders
+from ducc.client.prefetch import Prefetcher
 from ducc.client.renewal import Renewal
 from ducc.client.repository import CannotResume, Repository
 from ducc.errors import DuccError
@@ -88,7 +89,10 @@ def run_mount(settings: MountSettings, start: Start, renewal: Renewal) -> None:
             )
             magic = Magic(settings, repository, head)
             logging.getLogger("ducc").addHandler(magic.log)
-            mounted = Mounted(repository, cache, settings.view, magic, with_xattrs=settings.with_xattrs)
+            prefetcher = Prefetcher(repository) if settings.prefetch else None
+            mounted = Mounted(
+                repository, cache, settings.view, magic, with_xattrs=settings.with_xattrs, prefetcher=prefetcher
+            )
             connection = Connection(line, mounted, start.alive)
             renewal.by(connection.end)
             if line == start.line:

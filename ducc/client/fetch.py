@@ -85,13 +85,14 @@ class _Here(local):
 class Fetcher:
     """Objects of one store, through one cache. Every method may be called by any thread.
 
-    Counted are the questions whose answers were in the cache (`hits`), and those whose were not (`misses`).
+    Counted are the questions whose answers were in the cache (`hits`), what was fetched for others (`misses`), and what
+    was fetched before anybody asked (`prefetched`).
     """
 
     def __init__(self, store: ReadableStore, cache: Cache) -> None:
         self.cache = cache
         self._get = store.get_checked if isinstance(store, CheckingStore) else partial(_asked_twice, store)
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.prefetched = 0
         self.recording: Recording | None = None
         self._running: dict[Wanted, _Arrival] = {}
         self._work = SimpleQueue[_Arrival | None]()  # what nobody has begun to fetch; None: end
@@ -129,7 +130,7 @@ class Fetcher:
         """Fetch, or wait for whoever is fetching the same; whoever calls must call `rest` soon. Raises the same."""
         arrival, is_new = self._arrival(wanted)
         if is_new:
-            self._load(arrival, self._keep_later)
+            self.misses += self._load(arrival, self._keep_later)
         return arrival.arrived.result()
 
     def rest(self) -> Callable[[], None] | None:
@@ -142,6 +143,16 @@ class Fetcher:
         if not self.cache.has(wanted.name.digest):
             self.fetch(wanted)
 
+    def prefetch(self, wanted: Wanted) -> BaseException | None:
+        """Fetch and keep what this machine does not have and nobody else is fetching; return why it can't be had."""
+        if self.cache.has(wanted.name.digest):
+            return None
+        arrival, is_new = self._arrival(wanted)
+        if not is_new:
+            return None
+        self.prefetched += self._load(arrival, self._keep)
+        return None if arrival.arrived.cancelled() else arrival.arrived.exception()
+
     def content(self, wanted: Wanted) -> Content:
         """The content, waited for until it is in the cache, if that takes it."""
         content = self.cached(wanted)
@@ -149,7 +160,7 @@ class Fetcher:
             return content
         arrival, is_new = self._arrival(wanted)
         if is_new:
-            self._load(arrival, self._keep)
+            self.misses += self._load(arrival, self._keep)
         return arrival.kept.result()
 
     def close(self) -> None:
@@ -183,7 +194,7 @@ class Fetcher:
 
     def _load_for_ever(self) -> None:
         while (arrival := self._work.get()) is not None:
-            self._load(arrival, self._keep)
+            self.misses += self._load(arrival, self._keep)
             with self._lock:
                 self._idle += 1
 
@@ -195,11 +206,14 @@ class Fetcher:
         self.hits += content is not None
         return content
 
-    def _load(self, arrival: _Arrival, keep: Callable[[_Arrival, bytes], None]) -> None:
-        """Hand over what has arrived, and only then have the cache *keep* it, which takes as long again."""
+    def _load(self, arrival: _Arrival, keep: Callable[[_Arrival, bytes], None]) -> bool:
+        """Hand over what has arrived, and only then have the cache *keep* it, which takes as long again.
+
+        Return whether it had to be fetched, and was.
+        """
         if not arrival.arrived.set_running_or_notify_cancel():
             self._end(arrival)
-            return
+            return False
         try:
             arrival.turn.enter_context(self.cache.alone(arrival.wanted.name.digest))
             content = self._in_cache(arrival.wanted)  # perhaps somebody was faster
@@ -208,15 +222,15 @@ class Fetcher:
             self._end(arrival)
             arrival.arrived.set_exception(error)
             arrival.kept.set_exception(error)
-            return
+            return False
         if content is not None:
             self._end(arrival)
             arrival.arrived.set_result(content)
             arrival.kept.set_result(content)
-        else:
-            self.misses += 1
-            arrival.arrived.set_result(Content.in_memory(data))
-            keep(arrival, data)
+            return False
+        arrival.arrived.set_result(Content.in_memory(data))
+        keep(arrival, data)
+        return True
 
     def _keep(self, arrival: _Arrival, data: bytes) -> None:
         content = arrival.arrived.result()

@@ -25,6 +25,7 @@ from ducc.client.cache import Cache, Content, NotAtOnce
 from ducc.client.catalogs import CatalogNeeded
 from ducc.client.connection import Buffer, MustWait, Patience, Refused
 from ducc.client.magic import Magic
+from ducc.client.prefetch import Prefetcher
 from ducc.client.repository import Repository, pieces
 from ducc.client.view import View
 from ducc.client.wire import Attributes, Op, Request
@@ -58,6 +59,7 @@ class _File:
 
     def __init__(self, node: Node) -> None:
         entry = node.row.entry
+        self.inode = node.inode
         self.size = entry.size
         self.pieces = pieces(entry)
         self._offsets = [chunk.offset for chunk in entry.chunks] or [0]
@@ -104,8 +106,9 @@ class Mounted:
         magic: Magic | None = None,
         *,
         with_xattrs: bool = True,
+        prefetcher: Prefetcher | None = None,
     ) -> None:
-        self._view, self._magic = view or View(), magic
+        self._view, self._magic, self._prefetcher = view or View(), magic, prefetcher
         self._repository, self._tree, self._cache = repository, repository.tree, cache
         self._files: OrderedDict[int, _File] = OrderedDict()
         self._in_memory: OrderedDict[tuple[_File, int], None] = OrderedDict()
@@ -355,6 +358,8 @@ class Mounted:
                 raise MustWait(Patience.DISK) from None
             content = fetcher.cached(wanted)
         if content is None and patience == Patience.NETWORK:
+            if self._prefetcher is not None:
+                self._prefetcher.waited_for(file.inode)
             return fetcher.fetch_here(wanted)
         if content is None:
             arriving = fetcher.coming(wanted)

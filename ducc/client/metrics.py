@@ -15,6 +15,7 @@ _FIGURES = {
     "cache_limit_bytes": ("gauge", "bytes that the cache may use", ("cache", "limit_bytes")),
     "cache_hits_total": ("counter", "objects found in the cache", ("cache", "hits")),
     "cache_misses_total": ("counter", "objects not found in the cache", ("cache", "misses")),
+    "prefetched_total": ("counter", "objects fetched before anybody asked", ("cache", "prefetched")),
     "requests_total": ("counter", "requests sent", ("network", "requests")),
     "received_bytes_total": ("counter", "bytes of answers", ("network", "received_bytes")),
     "request_seconds_total": ("counter", "time that requests took", ("network", "seconds")),

@@ -38,6 +38,7 @@ class MountSettings:
     auto_update: bool = True
     notices_url: str = ""  # of a server that pushes news
     attributes_listed: str = "rootonly"  # which entries list the magic attributes: rootonly, always, never
+    prefetch: bool = True  # is fetched ahead what published lists say that a start needs?
     with_xattrs: bool = True  # are there any extended attributes, published or magic?
 
     def pause_seconds(self, published_ttl: int) -> int | None:

@@ -85,6 +85,7 @@ class Orders:
                 "used_bytes": self._cache.used_bytes,
                 "hits": fetcher.hits,
                 "misses": fetcher.misses,
+                "prefetched": fetcher.prefetched,
                 "pinned_objects": len(self._pinned),
             },
             "network": self._network(),

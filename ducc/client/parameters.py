@@ -61,6 +61,7 @@ class Parameters:
     auto_update: bool = True
     notices_url: str = ""
     attributes_listed: str = "rootonly"
+    prefetch: bool = True
     unsupported: tuple[str, ...] = ()
 
     @classmethod
@@ -81,6 +82,7 @@ class Parameters:
             auto_update=reading.is_on("CVMFS_AUTO_UPDATE", True),
             notices_url=reading.notices_url(),
             attributes_listed=reading.attributes_listed(),
+            prefetch=reading.is_on("DUCC_PREFETCH", True),
             unsupported=reading.unsupported(),
         )
 

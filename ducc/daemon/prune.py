@@ -168,6 +168,7 @@ class _Images:
         layers_that_stay = {layer for record in stay for layer in record.layers}
         layers = {layer for record in leave for layer in record.layers}
         paths += map(layout.layer, sorted(layers - layers_that_stay))
+        paths += map(layout.prefetch_list, sorted(configs | layers - layers_that_stay))
         both = sorted(layers & layers_that_stay)
         paths += self._stacks_of_nobody(both, stay)
         removed = self._with_emptied(path for path in paths if self._find(path) is not None)

@@ -154,10 +154,13 @@ class Published:
             yield mountpoint
 
     @contextmanager
-    def mounted_twice(self, url: str) -> Iterator[tuple[Path, Path]]:
+    def mounted_twice(self, url: str, *options: str) -> Iterator[tuple[Path, Path]]:
         """The same, and a second mount without extended attributes, with one new cache."""
         cache = self.directory / f"cache-{next(self._numbers)}"
-        with self.mounted_from(cache, url) as first, self.mounted_from(cache, url, "--no-xattrs") as second:
+        with (
+            self.mounted_from(cache, url, *options) as first,
+            self.mounted_from(cache, url, *options, "--no-xattrs") as second,
+        ):
             yield first, second
 
     @contextmanager
