@@ -130,7 +130,7 @@ class Fetcher:
         """Fetch, or wait for whoever is fetching the same; whoever calls must call `rest` soon. Raises the same."""
         arrival, is_new = self._arrival(wanted)
         if is_new:
-            self.misses += self._load(arrival, self._keep_later)
+            self._load_for_asker(arrival, self._keep_later)
         return arrival.arrived.result()
 
     def rest(self) -> Callable[[], None] | None:
@@ -150,7 +150,8 @@ class Fetcher:
         arrival, is_new = self._arrival(wanted)
         if not is_new:
             return None
-        self.prefetched += self._load(arrival, self._keep)
+        if self._load(arrival, self._keep):
+            self.prefetched += 1
         return None if arrival.arrived.cancelled() else arrival.arrived.exception()
 
     def content(self, wanted: Wanted) -> Content:
@@ -160,7 +161,7 @@ class Fetcher:
             return content
         arrival, is_new = self._arrival(wanted)
         if is_new:
-            self.misses += self._load(arrival, self._keep)
+            self._load_for_asker(arrival, self._keep)
         return arrival.kept.result()
 
     def close(self) -> None:
@@ -194,7 +195,7 @@ class Fetcher:
 
     def _load_for_ever(self) -> None:
         while (arrival := self._work.get()) is not None:
-            self.misses += self._load(arrival, self._keep)
+            self._load_for_asker(arrival, self._keep)
             with self._lock:
                 self._idle += 1
 
@@ -205,6 +206,10 @@ class Fetcher:
     def _counted(self, content: Content | None) -> Content | None:
         self.hits += content is not None
         return content
+
+    def _load_for_asker(self, arrival: _Arrival, keep: Callable[[_Arrival, bytes], None]) -> None:
+        if self._load(arrival, keep):
+            self.misses += 1
 
     def _load(self, arrival: _Arrival, keep: Callable[[_Arrival, bytes], None]) -> bool:
         """Hand over what has arrived, and only then have the cache *keep* it, which takes as long again.

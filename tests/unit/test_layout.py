@@ -43,10 +43,30 @@ BOTH = Reference.parse(f"registry.example.org/name:tag@{Digest.of(b'pin')}")
             layout.stacked_layer(CONFIG, Digest("ab" * 32)),
             b"/.layers/" + HEX[:2] + b"/" + HEX + b"/stacks/" + b"ab" * 32,
         ),
+        (layout.prefetch_list(CONFIG), b"/.metadata/.prefetch/" + HEX[:2] + b"/" + HEX + b".json"),
     ],
 )
 def test_paths_are_what_the_documents_promise(path, expected):
     assert path == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "tree"),
+    [
+        (layout.flat_image(CONFIG), CONFIG),
+        (layout.flat_image(CONFIG) + b"/usr/bin", CONFIG),
+        (layout.layer_tree(CONFIG), CONFIG),
+        (layout.stacked_layer(CONFIG, Digest("ab" * 32)) + b"/line\nfeed", CONFIG),
+        (layout.whole_stack(CONFIG, Digest("ab" * 32)), CONFIG),
+        (layout.prefetch_list(CONFIG), None),
+        (b"", None),
+        (b"/.flat/ab", None),
+        (b"/.flat/ab/cd", None),
+        (b"/usr/.layers/" + HEX[:2] + b"/" + HEX, None),
+    ],
+)
+def test_a_path_tells_which_image_or_layer_it_leads_into(path, tree):
+    assert layout.tree_at(path) == tree
 
 
 @pytest.mark.parametrize("reference", [TAGGED, PINNED, BOTH])

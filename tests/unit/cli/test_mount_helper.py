@@ -14,6 +14,7 @@ PLACES = ["repo.example.org", "/mnt"]
         ("rw,_netdev", []),
         ("etc=/etc/cvmfs,cache_limit=2", ["--etc=/etc/cvmfs", "--cache-limit=2"]),
         ("nodev,no_xattrs,ro", ["--no-xattrs"]),
+        ("no_prefetch", ["--no-prefetch"]),
         ("no_xattrs=yes", []),  # nothing that mount knows, nor we
         ("etc=", []),
     ],

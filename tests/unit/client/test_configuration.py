@@ -248,6 +248,12 @@ def test_magic_attributes_may_be_hidden() -> None:
     assert parameters(MAGIC_XATTRS_VISIBILITY="always", HIDE_MAGIC_XATTRS="yes").attributes_listed == "never"
 
 
+def test_fetching_ahead_can_be_turned_off() -> None:
+    values = {**NEEDED, "DUCC_PREFETCH": "no"}
+    assert Parameters.of(Configuration(FQRN, Path("/etc/cvmfs"), values), 7, 8, {}).prefetch is False
+    assert parameters().prefetch is True
+
+
 def test_every_parameter_may_be_a_variable_of_a_link() -> None:
     assert parameters(ARCH="other").view.variables["CVMFS_ARCH"] == "other"
     assert parameters().view.variables["HOME"] == "/me"
