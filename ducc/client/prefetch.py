@@ -114,12 +114,12 @@ class Prefetcher:
             return
         with self._lock:
             self._coming = list(heapq.merge(self._coming, sorted(listed)))  # sorted, which is a heap, too
-        self._help()
+        self._help(most=1)
 
-    def _help(self) -> None:
-        """Let one more thread fetch, if there is work for it and there may be one more."""
+    def _help(self, most: int = _MOST_FETCHING) -> None:
+        """Let one more thread fetch, if there is work for it and there are not the *most* that there may be."""
         with self._lock:
-            if not self._coming or self._fetching >= _MOST_FETCHING:
+            if not self._coming or self._fetching >= most:
                 return
             self._fetching += 1
         threading.Thread(target=self._fetch, name="prefetch", daemon=True).start()

@@ -85,7 +85,8 @@ class Mount:
         self.server, self.seconds = Server(), 0.0
         publisher = Publisher(self.server)
         self.files = {name: publisher.file(name, name * 10) for name in FILES}
-        tree = publisher.bind({b"/" + name: entry for name, entry in self.files.items()}, b"layerfs")
+        nodes = {b"/usr/lib/" + name: entry for name, entry in self.files.items()}
+        tree = publisher.bind(nodes, b"layerfs", nested=[b"/usr", b"/usr/lib"])
         self.listed = [self.wanted(name) for name in FILES[:-1]]
         self._publisher, self._tree = publisher, tree
         self.publish(to_bytes(Listed(place, one) for place, one in enumerate(self.listed)))
@@ -111,7 +112,7 @@ class Mount:
         return Wanted(ObjectName(content), self.files[name].size, self.files[name].compression)
 
     def wait_for_content_of(self, name: bytes) -> None:
-        node = self.repository._node(layout.layer_tree(LAYER) + b"/" + name)
+        node = self.repository._node(layout.layer_tree(LAYER) + b"/usr/lib/" + name)
         assert node is not None
         self.prefetcher.waited_for(node.inode)
 
