@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from ducc import layout
@@ -33,6 +34,7 @@ _LOWEST_PRIORITY = 19
 _FAR_SECONDS = 0.005  # longer for each of several objects: it is the network that takes so long, not this machine
 _SAMPLE = 8
 _MOST_FETCHING = 16
+_PART_OF_CACHE = 4  # so much of it a list may fill at most
 _AGAIN_SECONDS = 600.0  # a tree whose objects were dropped from the cache is fetched ahead once more
 
 
@@ -112,8 +114,10 @@ class Prefetcher:
         except DuccError as error:
             log.warning("nothing is fetched ahead: tree=%s reason=%s", tree, error)
             return
+        limit = self._repository.fetcher.cache.limit_bytes
+        first = list(_first(listed, None if limit is None else limit // _PART_OF_CACHE))
         with self._lock:
-            self._coming = list(heapq.merge(self._coming, sorted(listed)))  # sorted, which is a heap, too
+            self._coming = list(heapq.merge(self._coming, first))  # sorted, which is a heap, too
         self._help(most=1)
 
     def _help(self, most: int = _MOST_FETCHING) -> None:
@@ -126,6 +130,14 @@ class Prefetcher:
 
     def _fetch(self) -> None:
         _give_way()
+        try:
+            self._fetch_all()
+        except BaseException:  # by a fault of this program: the next list is to have its thread all the same
+            with self._lock:
+                self._fetching -= 1
+            raise
+
+    def _fetch_all(self) -> None:
         fetcher, seconds = self._repository.fetcher, list[float]()
         while (wanted := self._next()) is not None:
             began = self._clock()
@@ -153,6 +165,17 @@ class Prefetcher:
             self._coming.clear()
 
 
+def _first(listed: Iterable[Listed], most_bytes: int | None) -> Iterator[Listed]:
+    """What is wanted first, in order, up to so much content."""
+    total = 0
+    for one in sorted(listed):
+        total += one.wanted.size or 0
+        if most_bytes is not None and total > most_bytes:
+            return
+        yield one
+
+
 def _give_way() -> None:
     """Let this thread compute only where no other has to."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    with suppress(OSError):  # forbidden, where somebody forbids even that
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

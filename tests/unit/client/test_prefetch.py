@@ -195,6 +195,15 @@ def test_several_are_fetched_at_a_time_where_the_server_is_far(mount: Mount) -> 
     assert mount.server.most_at_once > 1
 
 
+def test_a_list_fills_a_quarter_of_the_cache_at_most(mount: Mount) -> None:
+    mount.open()
+    mount.repository.fetcher.cache.limit_bytes = 4 * sum(one.size or 0 for one in mount.listed[:10])
+    mount.wait_for_content_of(FILES[-1])
+    until(lambda: mount.here() == FILES[:10])
+    until(is_idle)
+    assert mount.here() == FILES[:10]
+
+
 def test_a_list_is_followed_again_only_after_a_while(mount: Mount) -> None:
     mount.open().wait_for_content_of(FILES[0])
     until(lambda: mount.here() == FILES[:-1] and is_idle())
