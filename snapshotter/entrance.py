@@ -1,6 +1,7 @@
 """Who may call: only root, or whoever this process runs as, whatever became of the socket's mode.
 
-The kernel is asked for the user at the other end of each connection; those that may come in have a thread of their own.
+The gRPC library does not tell who is at the other end of a connection, so connections come in here, the kernel is asked
+for the peer's user, and those that may come in are passed on to the library's own socket beside ours.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from ducc.unixsocket import listen_privately
@@ -17,18 +17,20 @@ from ducc.unixsocket import listen_privately
 log = logging.getLogger("ducc.snapshotter")
 
 MOST_CONNECTIONS = 64  # containerd holds one or two
+FIRST_BYTE_SECONDS = 20.0
+_PIECE = 65536
 _PAUSE_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Entrance:
-    """A socket at *address* whose connections *converse* is given, from `serve` until `close`.
+    """A socket at *address* that passes connections on to the one at *inner*, from `serve` until `close`.
 
     Raises `SocketTaken`.
     """
 
-    def __init__(self, address: Path, converse: Callable[[socket.socket], None]) -> None:
-        self._converse = converse
+    def __init__(self, address: Path, inner: Path) -> None:
+        self._inner = inner
         self._address = address
         self._listening = listen_privately(address, directory_mode=0o700)
         self._closed = threading.Event()
@@ -62,7 +64,7 @@ class Entrance:
                 log.warning("connection refused: there are %d already", MOST_CONNECTIONS)
                 caller.close()
             else:
-                threading.Thread(target=self._let_in, args=(caller,), name="connection", daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(caller,), name="connection", daemon=True).start()
 
     def _is_welcome(self, caller: socket.socket) -> bool:
         _, uid, _ = _CREDENTIALS.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
@@ -71,9 +73,27 @@ class Entrance:
         log.warning("connection refused: it is from user %d", uid)
         return False
 
-    def _let_in(self, caller: socket.socket) -> None:
+    def _pass_on(self, caller: socket.socket) -> None:
         try:
-            with caller:
-                self._converse(caller)
+            with caller, socket.socket(socket.AF_UNIX) as inner, contextlib.suppress(OSError):
+                caller.settimeout(FIRST_BYTE_SECONDS)
+                first = caller.recv(_PIECE)  # who says nothing holds no place for long
+                caller.settimeout(None)
+                inner.connect(str(self._inner))
+                inner.sendall(first)
+                back = threading.Thread(target=_copy, args=(inner, caller), name="connection-back", daemon=True)
+                back.start()
+                _copy(caller, inner)
+                back.join()
         finally:
             self._places.release()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes until either side ends; then both are ended."""
+    with contextlib.suppress(OSError):
+        while piece := source.recv(_PIECE):
+            target.sendall(piece)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

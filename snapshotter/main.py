@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,14 +80,24 @@ def _snapshotter(settings: Settings, metrics: "Metrics", opened: ExitStack) -> "
 
 def _answer(address: Path, snapshotter: "Snapshotter", metrics: "Metrics", opened: ExitStack) -> None:
     """Take calls at *address* until *opened* is closed."""
+    import grpc
+
+    from ducc.unixsocket import SocketTaken, remove_stale
     from snapshotter import service
     from snapshotter.entrance import Entrance
-    from snapshotter.server import Server
 
-    server = Server(service.methods(snapshotter, metrics.called), _THREADS)
-    entrance = Entrance(address, server.converse)
+    inner = address.with_name(address.name + ".grpc")
+    entrance = Entrance(address, inner)
     opened.callback(entrance.close)
-    opened.callback(server.close, _GRACE_SECONDS)
+    remove_stale(inner)
+    server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="call"))
+    server.add_generic_rpc_handlers((service.handler(snapshotter, metrics.called),))
+    try:
+        server.add_insecure_port(f"unix:{inner}")
+    except RuntimeError as error:
+        raise SocketTaken(f"can't listen at {inner}: {error}") from error
+    opened.callback(lambda: server.stop(_GRACE_SECONDS).wait())
+    server.start()
     entrance.serve()
 
 

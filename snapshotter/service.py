@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import grpc
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ducc.errors import DuccError
@@ -14,7 +15,6 @@ from ducc.rootfs.overlay import Mount
 from ducc.rootfs.published import LayersUnavailable
 from snapshotter.api import snapshots_pb2 as api
 from snapshotter.calls import Snapshotter
-from snapshotter.server import Answer, Method, Status
 from snapshotter.snapshots import InvalidRequest, Snapshot, SnapshotExists, UnknownSnapshot, WrongState
 
 log = logging.getLogger("ducc.snapshotter")
@@ -22,11 +22,11 @@ log = logging.getLogger("ducc.snapshotter")
 SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
 _CODES = {
-    UnknownSnapshot: Status.NOT_FOUND,
-    SnapshotExists: Status.ALREADY_EXISTS,
-    WrongState: Status.FAILED_PRECONDITION,
-    InvalidRequest: Status.INVALID_ARGUMENT,
-    LayersUnavailable: Status.UNAVAILABLE,
+    UnknownSnapshot: grpc.StatusCode.NOT_FOUND,
+    SnapshotExists: grpc.StatusCode.ALREADY_EXISTS,
+    WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    LayersUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 _PAGE = 100  # snapshots in one message of a list
 
@@ -34,7 +34,7 @@ Observe = Callable[[str, str], None]
 
 
 class Calls:
-    """Each method is one call: a request to a response, or to an error that `methods` puts in gRPC's words."""
+    """Each method is one call: a request to a response, or to an error that `handler` puts in gRPC's words."""
 
     def __init__(self, snapshotter: Snapshotter) -> None:
         self._snapshotter = snapshotter
@@ -80,8 +80,8 @@ class Calls:
         return Empty()
 
 
-def methods(snapshotter: Snapshotter, observe: Observe = lambda call, code: None) -> dict[str, Method]:
-    """What a server is to be given, by path. *observe* hears of each call that ended: its name and its status code."""
+def handler(snapshotter: Snapshotter, observe: Observe = lambda call, code: None) -> grpc.GenericRpcHandler:
+    """What a gRPC server is to be given. *observe* hears of each call that ended: its name and its status code."""
     calls = Calls(snapshotter)
     single: list[tuple[str, Callable[[Any], Message], type[Message]]] = [
         ("Prepare", calls.prepare, api.PrepareSnapshotRequest),
@@ -94,41 +94,59 @@ def methods(snapshotter: Snapshotter, observe: Observe = lambda call, code: None
         ("Usage", calls.usage, api.UsageRequest),
         ("Cleanup", calls.cleanup, api.CleanupRequest),
     ]
-    answered = {name: _answered(name, _only(call), request, observe) for name, call, request in single}
-    answered["List"] = _answered("List", calls.list, api.ListSnapshotsRequest, observe)
-    return {f"/{SERVICE}/{name}": Method(call, at_once=name == "Stat") for name, call in answered.items()}
-
-
-def _only(call: Callable[[Any], Message]) -> Callable[[Any], Iterable[Message]]:
-    return lambda request: (call(request),)
+    methods = {
+        name: grpc.unary_unary_rpc_method_handler(_answered(name, call, observe), request.FromString, _serialized)
+        for name, call, request in single
+    }
+    methods["List"] = grpc.unary_stream_rpc_method_handler(
+        _streamed("List", calls.list, observe), api.ListSnapshotsRequest.FromString, _serialized
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 def _answered(
-    name: str, call: Callable[[Any], Iterable[Message]], request: type[Message], observe: Observe
-) -> Callable[[bytes], Answer]:
-    def answer(data: bytes) -> Answer:
+    name: str, call: Callable[[Any], Message], observe: Observe
+) -> Callable[[Any, grpc.ServicerContext], Message]:
+    def answer(request: Any, context: grpc.ServicerContext) -> Message:
         try:
-            messages = tuple(message.SerializeToString() for message in call(request.FromString(data)))
-        except Exception as error:  # noqa: BLE001 - the border: whatever it is, the caller hears of it
-            status, text = _status(name, error)
-            observe(name, status.name)
-            return Answer(status, text)
-        observe(name, Status.OK.name)
-        return Answer(Status.OK, messages=messages)
+            response = call(request)
+        except Exception as error:  # the border: whatever it is, the caller hears of it
+            code, text = _status(name, error)
+            observe(name, code.name)
+            context.abort(code, text)
+            raise  # not reached: abort raises
+        observe(name, grpc.StatusCode.OK.name)
+        return response
 
     return answer
 
 
-def _status(name: str, error: Exception) -> tuple[Status, str]:
+def _streamed(
+    name: str, call: Callable[[Any], Iterable[Message]], observe: Observe
+) -> Callable[[Any, grpc.ServicerContext], Iterator[Message]]:
+    def whole(request: Any) -> Any:
+        return list(call(request))
+
+    answered = _answered(name, whole, observe)
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        yield from answered(request, context)  # type: ignore[misc]  # a list of messages in place of one
+
+    return answer
+
+
+def _status(name: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, DuccError):
-        return _CODES.get(type(error), Status.UNKNOWN), str(error)
+        return _CODES.get(type(error), grpc.StatusCode.UNKNOWN), str(error)
     if isinstance(error, (OSError, sqlite3.OperationalError)):
         log.error("%s failed: %s", name, error)
-        return Status.UNAVAILABLE, f"the snapshotter's own files: {error}"
-    if isinstance(error, DecodeError):
-        return Status.INTERNAL, "the message can't be read"
+        return grpc.StatusCode.UNAVAILABLE, f"the snapshotter's own files: {error}"
     log.error("%s failed by a fault of ducc-snapshotter", name, exc_info=error)
-    return Status.INTERNAL, "a fault of ducc-snapshotter; its log has more"
+    return grpc.StatusCode.INTERNAL, "a fault of ducc-snapshotter; its log has more"
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _mount(mount: Mount) -> api.Mount:

@@ -1,4 +1,4 @@
-"""Who comes in at the socket."""
+"""Who comes in at the socket, and how long one may say nothing."""
 
 import errno
 import os
@@ -16,15 +16,35 @@ from snapshotter import entrance
 from snapshotter.entrance import Entrance
 
 
-def echo(connection: socket.socket) -> None:
-    """Say everything back."""
-    while piece := connection.recv(65536):
-        connection.sendall(piece)
+@pytest.fixture
+def inner(tmp_path: Path) -> Iterator[Path]:
+    """A server that says everything back."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "inner"))
+    listening.listen(100)
+
+    def echo(connection: socket.socket) -> None:
+        with connection:
+            while piece := connection.recv(65536):
+                connection.sendall(piece)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield tmp_path / "inner"
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[Path]:
-    opened = Entrance(tmp_path / "run" / "s.sock", echo)
+def address(tmp_path: Path, inner: Path) -> Iterator[Path]:
+    opened = Entrance(tmp_path / "run" / "s.sock", inner)
     opened.serve()
     yield tmp_path / "run" / "s.sock"
     opened.close()
@@ -53,6 +73,15 @@ def test_socket_and_directory_are_for_one_user(address: Path) -> None:
     assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
 
 
+def test_who_says_nothing_is_sent_away(tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrance, "FIRST_BYTE_SECONDS", 0.1)
+    opened = Entrance(tmp_path / "s.sock", inner)
+    opened.serve()
+    with connected(tmp_path / "s.sock") as connection:
+        assert connection.recv(1) == b""
+    opened.close()
+
+
 def test_a_crowd_is_bounded_and_places_are_given_back(address: Path, caplog: pytest.LogCaptureFixture) -> None:
     crowd = [connected(address) for _ in range(entrance.MOST_CONNECTIONS)]
     for connection in crowd:
@@ -76,10 +105,10 @@ def test_a_crowd_is_bounded_and_places_are_given_back(address: Path, caplog: pyt
 
 
 def test_a_connection_that_can_not_be_taken_now_is_taken_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, inner: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(entrance, "_PAUSE_SECONDS", 0.01)
-    opened = Entrance(tmp_path / "s.sock", echo)
+    opened = Entrance(tmp_path / "s.sock", inner)
     opened._listening = Exhausted(opened._listening)
     opened.serve()
     with connected(tmp_path / "s.sock") as connection:
@@ -105,15 +134,15 @@ class Exhausted:
         return getattr(self._listening, name)
 
 
-def test_a_stale_socket_is_replaced_and_a_live_one_or_a_file_is_not(tmp_path: Path) -> None:
+def test_a_stale_socket_is_replaced_and_a_live_one_or_a_file_is_not(tmp_path: Path, inner: Path) -> None:
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(tmp_path / "s.sock"))
     stale.close()
-    opened = Entrance(tmp_path / "s.sock", echo)
+    opened = Entrance(tmp_path / "s.sock", inner)
     with pytest.raises(SocketTaken, match="another process listens"):
-        Entrance(tmp_path / "s.sock", echo)
+        Entrance(tmp_path / "s.sock", inner)
     opened.close()
     (tmp_path / "file").write_text("precious")
     with pytest.raises(SocketTaken):
-        Entrance(tmp_path / "file", echo)
+        Entrance(tmp_path / "file", inner)
     assert (tmp_path / "file").read_text() == "precious"
