@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status: 0 published, 2 no such image, or a file that is no record of a start of it."""
+    """Exit status: 0 published, 2 no such image, or a file that is no record of a start of it, 72 a list can't be read.
+
+    Such a list, of another version of this program, is replaced with `--anew`.
+    """
     image = Reference.parse(arguments.image)
     starts = [_start(file) for file in arguments.starts]
     repository = options.open_repository(arguments.storage, arguments.fqrn)

@@ -117,7 +117,7 @@ class Prefetcher:
         limit = self._repository.fetcher.cache.limit_bytes
         first = list(_first(listed, None if limit is None else limit // _PART_OF_CACHE))
         with self._lock:
-            self._coming = list(heapq.merge(self._coming, first))  # sorted, which is a heap, too
+            self._coming = sorted([*self._coming, *first])  # which is a heap, too
         self._help(most=1)
 
     def _help(self, most: int = _MOST_FETCHING) -> None:
