@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ducc import layout
+from ducc.catalog.tree import Node
 from ducc.client.cache import Cache
 from ducc.client.fetch import Wanted
 from ducc.client.prefetch import BadPrefetchList, Listed, Prefetcher, from_bytes, to_bytes
@@ -19,7 +20,7 @@ from tests import signing
 from tests.unit.client.publisher import Publisher
 
 PATIENCE_SECONDS = 60
-LAYER = Digest("ab" + "0" * 62)
+LAYER, OTHER = Digest("ab" + "0" * 62), Digest("cd" + "0" * 62)
 FILES = [f"file-{number}".encode() for number in range(40)]
 
 
@@ -92,11 +93,13 @@ class Mount:
         self.publish(to_bytes(Listed(place, one) for place, one in enumerate(self.listed)))
         self._directory = directory
 
-    def publish(self, published: bytes | None) -> None:
-        nodes = {layout.layer_tree(LAYER): self._tree}
-        if published is not None:
-            path = layout.prefetch_list(LAYER)
-            nodes[path] = self._publisher.file(path.rpartition(b"/")[2], published)  # type: ignore[assignment]
+    def publish(self, published: bytes | None, of_other: bytes | None = None) -> None:
+        """Lists of the layer, and of another one that has the same files."""
+        nodes: dict[bytes, Node] = {layout.layer_tree(one): self._tree for one in (LAYER, OTHER)}
+        for layer, data in ((LAYER, published), (OTHER, of_other)):
+            if data is not None:
+                path = layout.prefetch_list(layer)
+                nodes[path] = self._publisher.file(path.rpartition(b"/")[2], data)
         self._publisher.publish(nodes)
 
     def open(self) -> "Mount":
@@ -111,8 +114,8 @@ class Mount:
         assert content is not None
         return Wanted(ObjectName(content), self.files[name].size, self.files[name].compression)
 
-    def wait_for_content_of(self, name: bytes) -> None:
-        node = self.repository._node(layout.layer_tree(LAYER) + b"/usr/lib/" + name)
+    def wait_for_content_of(self, name: bytes, layer: Digest = LAYER) -> None:
+        node = self.repository._node(layout.layer_tree(layer) + b"/usr/lib/" + name)
         assert node is not None
         self.prefetcher.waited_for(node.inode)
 
@@ -145,6 +148,29 @@ def test_whoever_waits_for_a_file_sets_off_the_fetching_of_what_the_list_names(m
     asked = [name for name in mount.server.asked if name in {one.name for one in mount.listed}]
     assert asked == [one.name for one in mount.listed]  # in the order of the start, each once
     assert mount.repository.fetcher.prefetched == len(asked)
+
+
+def test_what_two_lists_name_is_fetched_in_the_order_of_the_start(mount: Mount) -> None:
+    second_has_come = threading.Event()
+    places = list(enumerate(mount.listed))
+    halves = [to_bytes(Listed(*one) for one in places[begin::2]) for begin in (0, 1)]
+
+    def until_both_have_come(name: ObjectName) -> None:
+        if name == mount.listed[6].name:  # some of the first list are fetched by then
+            assert second_has_come.wait(PATIENCE_SECONDS)
+
+    mount.publish(*halves)
+    mount.open()
+    mount.server.before = until_both_have_come
+    mount.wait_for_content_of(FILES[-1])
+    until(lambda: mount.listed[6].name in mount.server.asked)
+    mount.wait_for_content_of(FILES[-1], OTHER)
+    until(lambda: not any(thread.name == "prefetch-list" for thread in threading.enumerate()))
+    second_has_come.set()
+    until(lambda: mount.here() == FILES[:-1])
+    names = [one.name for one in mount.listed]
+    asked = [names.index(name) for name in mount.server.asked if name in names]
+    assert asked == [0, 2, 4, 6, 1, 3, 5, *range(7, len(names))]
 
 
 def test_a_tree_without_a_list_costs_no_object(mount: Mount, caplog: pytest.LogCaptureFixture) -> None:
