@@ -202,8 +202,11 @@ def _mount(
         else:
             limit = _limit(arguments, int(_DEFAULT_LIMIT_GIB * _GIBIBYTE))
             settings = MountSettings(fqrn, directory, _store(arguments, fqrn), read.master_keys(), cache, limit)
-        settings = replace(settings, with_xattrs=not arguments.no_xattrs)
-        settings = replace(settings, prefetch=settings.prefetch and not arguments.no_prefetch)
+        settings = replace(
+            settings,
+            with_xattrs=not arguments.no_xattrs,
+            prefetch=settings.prefetch and not arguments.no_prefetch,
+        )
         if not arguments.trial:
             run_mount(settings, start, Renewal(start, trial, lambda: _Read.now(arguments) != read))
 

@@ -141,7 +141,7 @@ class Cache:
         self._looking = Lock()
         self._cleanups: deque[float] = deque(maxlen=1000)
         self._numbers = count()
-        self._keeps = True
+        self.keeps = True  # did the disk take what was last to be kept?
         self._turns = Turns(f"{self._root}/lock")
         self._compared: set[bytes] = set()  # digests of files that were seen to be undamaged
         self._compared_since = time.monotonic()
@@ -242,13 +242,13 @@ class Cache:
         try:
             self._write(digest, data, content)
         except OSError as error:
-            if self._keeps:
+            if self.keeps:
                 log.warning(
                     "cache takes nothing more, reading on without it: directory=%s reason=%s", self._root, error
                 )
-            self._keeps = False
+            self.keeps = False
             return
-        self._keeps = True
+        self.keeps = True
         self._remember(digest)
         self.used_bytes += -(-len(data) // _BLOCK) * _BLOCK
         if self.used_bytes >= self._next_look and self._looking.acquire(blocking=False):
@@ -269,11 +269,6 @@ class Cache:
                 os.unlink(temporary)
             raise
         content.become(descriptor, path)
-
-    @property
-    def keeps(self) -> bool:
-        """Did it take what was last given to it to keep?"""
-        return self._keeps
 
     # --- making room -------------------------------------------------------------------------
 

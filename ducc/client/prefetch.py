@@ -7,7 +7,6 @@ priority: one object after the other, and several at a time where servers take l
 can't be had is passed over.
 """
 
-import heapq
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from ducc.storage.base import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-MOST_LISTED = 50_000  # objects of one list
+_MOST_LISTED = 50_000  # objects of one list
 _VERSION = 1
 _HASH_DIGITS = 40
 _LOWEST_PRIORITY = 19
@@ -55,8 +54,12 @@ class Listed(NamedTuple):
 
 
 def to_bytes(listed: Iterable[Listed]) -> bytes:
-    """The list as it is published: `{"version": 1, "objects": [[place, name, bytes, compression], …]}`."""
-    rows = [[place, str(name), size, compression] for place, (name, size, compression) in sorted(listed)]
+    """The list as it is published: `{"version": 1, "objects": [[place, name, bytes, compression], …]}`.
+
+    Of too many objects, those that are wanted first.
+    """
+    first = sorted(listed)[:_MOST_LISTED]
+    rows = [[place, str(name), size, compression] for place, (name, size, compression) in first]
     return json.dumps({"version": _VERSION, "objects": rows}, separators=(",", ":")).encode()
 
 
@@ -66,7 +69,7 @@ def from_bytes(data: bytes, path: bytes) -> list[Listed]:
         document = json.loads(data)
         if document["version"] != _VERSION:
             raise ValueError("version")
-        return [_listed(*row) for row in document["objects"][:MOST_LISTED]]
+        return [_listed(*row) for row in document["objects"][:_MOST_LISTED]]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DuccError) as error:
         raise BadPrefetchList(path) from error
 
@@ -85,7 +88,7 @@ class Prefetcher:
     def __init__(self, repository: Repository, clock: Callable[[], float] = time.monotonic) -> None:
         self._repository, self._clock = repository, clock
         self._begun: dict[Digest, float] = {}  # when each tree's list was last looked for
-        self._coming: list[Listed] = []  # a heap: what is to be fetched, earliest place first
+        self._coming: list[Listed] = []  # what is to be fetched, earliest place last
         self._fetching = 0  # threads
         self._lock = threading.Lock()
 
@@ -117,7 +120,7 @@ class Prefetcher:
         limit = self._repository.fetcher.cache.limit_bytes
         first = list(_first(listed, None if limit is None else limit // _PART_OF_CACHE))
         with self._lock:
-            self._coming = sorted([*self._coming, *first])  # which is a heap, too
+            self._coming = sorted([*self._coming, *first], reverse=True)
         self._help(most=1)
 
     def _help(self, most: int = _MOST_FETCHING) -> None:
@@ -155,7 +158,7 @@ class Prefetcher:
     def _next(self) -> Wanted | None:
         with self._lock:
             if self._coming:
-                return heapq.heappop(self._coming).wanted
+                return self._coming.pop().wanted
             self._fetching -= 1
             return None
 

@@ -11,7 +11,7 @@ from ducc import layout
 from ducc.catalog.schema import CatalogRef
 from ducc.catalog.tree import Bind, Directory, Nested, Node
 from ducc.client.fetch import Wanted
-from ducc.client.prefetch import MOST_LISTED, Listed, from_bytes, to_bytes
+from ducc.client.prefetch import Listed, from_bytes, to_bytes
 from ducc.client.repository import pieces
 from ducc.convert.published import Published
 from ducc.convert.record import ImageRecord
@@ -117,5 +117,4 @@ def _change(published: Published, tree: Digest, listed: Mapping[Wanted, int], *,
     merged = {one.wanted: one.place for one in ([] if before is None else from_bytes(before, path))}
     for wanted, place in listed.items():
         merged[wanted] = min(place, merged.get(wanted, place))
-    first = sorted(Listed(place, wanted) for wanted, place in merged.items())[:MOST_LISTED]
-    return PutFile(path, to_bytes(first))
+    return PutFile(path, to_bytes(Listed(place, wanted) for wanted, place in merged.items()))

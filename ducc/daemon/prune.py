@@ -167,8 +167,9 @@ class _Images:
         paths += map(layout.flat_image, sorted(configs))
         layers_that_stay = {layer for record in stay for layer in record.layers}
         layers = {layer for record in leave for layer in record.layers}
-        paths += map(layout.layer, sorted(layers - layers_that_stay))
-        paths += map(layout.prefetch_list, sorted(configs | layers - layers_that_stay))
+        layers_that_go = layers - layers_that_stay
+        paths += map(layout.layer, sorted(layers_that_go))
+        paths += map(layout.prefetch_list, sorted(configs | layers_that_go))
         both = sorted(layers & layers_that_stay)
         paths += self._stacks_of_nobody(both, stay)
         removed = self._with_emptied(path for path in paths if self._find(path) is not None)
