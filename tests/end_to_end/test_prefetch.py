@@ -2,7 +2,6 @@
 that goes on when its server has gone."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from ducc.image.digest import Digest
 from tests.builders import Image, Layer, directory, file, push, sha256
 from tests.end_to_end import stock
 from tests.end_to_end.published import repository
+from tests.end_to_end.test_mount import wait_for
 from tests.needs import need_fuse
 from tests.registry import running_registry
 
-PATIENCE_SECONDS = 60
 MODULES = 60
 
 
@@ -72,13 +71,6 @@ def shelf(tmp_path_factory):
             yield Shelf(made, image)
 
 
-def until(holds):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_what_was_noted_is_there_before_it_is_asked_for(shelf):
     made = shelf.made
     with made.served() as url:
@@ -89,7 +81,7 @@ def test_what_was_noted_is_there_before_it_is_asked_for(shelf):
         with made.mounted(url) as mountpoint, made.mounted_from(made.directory / "c", url, "--no-prefetch") as plain:
             for mounted in (mountpoint, plain):
                 shelf.start(mounted, others)  # one file of each layer, and none of the list
-            until(lambda: shelf.cache(mountpoint)["prefetched"] == len(EVERY_SECOND))
+            wait_for(lambda: shelf.cache(mountpoint)["prefetched"] == len(EVERY_SECOND))
             before = shelf.cache(mountpoint)["misses"]
             shelf.start(mountpoint)
             assert shelf.cache(mountpoint)["misses"] == before
@@ -103,8 +95,8 @@ def test_a_node_starts_what_was_fetched_ahead_though_its_server_has_gone(shelf):
         cache = made.directory / "cache-of-a-node"
         with made.mounted_from(cache, url) as mountpoint:
             shelf.start(mountpoint, EVERY_SECOND[:2])
-            until(lambda: shelf.cache(mountpoint)["prefetched"] >= len(EVERY_SECOND) - 2)
-            until(lambda: len(list(cache.glob("??/*"))) >= len(EVERY_SECOND))
+            wait_for(lambda: shelf.cache(mountpoint)["prefetched"] >= len(EVERY_SECOND) - 2)
+            wait_for(lambda: len(list(cache.glob("??/*"))) >= len(EVERY_SECOND))
             made.root.rename(made.root.with_suffix(".gone"))
             try:
                 shelf.start(mountpoint)

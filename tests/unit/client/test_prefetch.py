@@ -18,6 +18,7 @@ from ducc.storage.base import ObjectMissing, StoreUnavailable
 from ducc.storage.memory import MemoryStore
 from tests import signing
 from tests.unit.client.publisher import Publisher
+from tests.unit.client.test_background import wait_for
 
 PATIENCE_SECONDS = 60
 LAYER, OTHER = Digest("ab" + "0" * 62), Digest("cd" + "0" * 62)
@@ -130,21 +131,14 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     made.repository.close()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def is_idle() -> bool:
     return not any(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def test_whoever_waits_for_a_file_sets_off_the_fetching_of_what_the_list_names(mount: Mount) -> None:
     mount.open().wait_for_content_of(FILES[-1])
-    until(lambda: mount.here() == FILES[:-1])
-    until(is_idle)
+    wait_for(lambda: mount.here() == FILES[:-1])
+    wait_for(is_idle)
     asked = [name for name in mount.server.asked if name in {one.name for one in mount.listed}]
     assert asked == [one.name for one in mount.listed]  # in the order of the start, each once
     assert mount.repository.fetcher.prefetched == len(asked)
@@ -163,11 +157,11 @@ def test_what_two_lists_name_is_fetched_in_the_order_of_the_start(mount: Mount) 
     mount.open()
     mount.server.before = until_both_have_come
     mount.wait_for_content_of(FILES[-1])
-    until(lambda: mount.listed[6].name in mount.server.asked)
+    wait_for(lambda: mount.listed[6].name in mount.server.asked)
     mount.wait_for_content_of(FILES[-1], OTHER)
-    until(lambda: not any(thread.name == "prefetch-list" for thread in threading.enumerate()))
+    wait_for(lambda: not any(thread.name == "prefetch-list" for thread in threading.enumerate()))
     second_has_come.set()
-    until(lambda: mount.here() == FILES[:-1])
+    wait_for(lambda: mount.here() == FILES[:-1])
     names = [one.name for one in mount.listed]
     asked = [names.index(name) for name in mount.server.asked if name in names]
     assert asked == [0, 2, 4, 6, 1, 3, 5, *range(7, len(names))]
@@ -176,16 +170,16 @@ def test_what_two_lists_name_is_fetched_in_the_order_of_the_start(mount: Mount) 
 def test_a_tree_without_a_list_costs_no_object(mount: Mount, caplog: pytest.LogCaptureFixture) -> None:
     mount.publish(None)
     mount.open().wait_for_content_of(FILES[0])
-    until(is_idle)
+    wait_for(is_idle)
     assert (mount.here(), caplog.records) == ([], [])
 
 
 def test_a_list_that_cannot_be_read_is_said_once(mount: Mount, caplog: pytest.LogCaptureFixture) -> None:
     mount.publish(b"no list")
     mount.open().wait_for_content_of(FILES[0])
-    until(is_idle)
+    wait_for(is_idle)
     mount.wait_for_content_of(FILES[1])
-    until(is_idle)
+    wait_for(is_idle)
     assert mount.here() == []
     assert len(caplog.records) == 1
 
@@ -198,7 +192,7 @@ def test_an_object_that_is_not_there_is_passed_over(mount: Mount) -> None:
     mount.open()
     mount.server.before = without_one
     mount.wait_for_content_of(FILES[0])
-    until(lambda: mount.here() == [*FILES[:3], *FILES[4:-1]])
+    wait_for(lambda: mount.here() == [*FILES[:3], *FILES[4:-1]])
 
 
 def test_without_a_server_nobody_goes_on_asking(mount: Mount) -> None:
@@ -209,7 +203,7 @@ def test_without_a_server_nobody_goes_on_asking(mount: Mount) -> None:
     mount.open()
     mount.server.before = gone_after_three
     mount.wait_for_content_of(FILES[0])
-    until(lambda: len(mount.here()) == 3 and is_idle())
+    wait_for(lambda: len(mount.here()) == 3 and is_idle())
     assert mount.listed[4].name not in mount.server.asked
 
 
@@ -217,7 +211,7 @@ def test_several_are_fetched_at_a_time_where_the_server_is_far(mount: Mount) -> 
     mount.open()
     mount.server.before = lambda name: time.sleep(0.02)
     mount.wait_for_content_of(FILES[0])
-    until(lambda: mount.here() == FILES[:-1])
+    wait_for(lambda: mount.here() == FILES[:-1])
     assert mount.server.most_at_once > 1
 
 
@@ -225,21 +219,21 @@ def test_a_list_fills_a_quarter_of_the_cache_at_most(mount: Mount) -> None:
     mount.open()
     mount.repository.fetcher.cache.limit_bytes = 4 * sum(one.size or 0 for one in mount.listed[:10])
     mount.wait_for_content_of(FILES[-1])
-    until(lambda: mount.here() == FILES[:10])
-    until(is_idle)
+    wait_for(lambda: mount.here() == FILES[:10])
+    wait_for(is_idle)
     assert mount.here() == FILES[:10]
 
 
 def test_a_list_is_followed_again_only_after_a_while(mount: Mount) -> None:
     mount.open().wait_for_content_of(FILES[0])
-    until(lambda: mount.here() == FILES[:-1] and is_idle())
+    wait_for(lambda: mount.here() == FILES[:-1] and is_idle())
     mount.repository.fetcher.cache.drop(mount.listed[5].name.digest)
     mount.wait_for_content_of(FILES[0])
-    until(is_idle)
+    wait_for(is_idle)
     assert FILES[5] not in mount.here()
     mount.seconds += 3600
     mount.wait_for_content_of(FILES[0])
-    until(lambda: FILES[5] in mount.here())
+    wait_for(lambda: FILES[5] in mount.here())
 
 
 def test_what_is_outside_of_images_and_layers_sets_off_nothing(mount: Mount) -> None:
